@@ -1,0 +1,189 @@
+// Package session gives one plugin operation its view of the outside: it implements [abi.Host] over the streams that
+// were granted to the operation, with the limits that hold for it.
+//
+// There is one Session for one operation, whatever runs the plugin. In process the plugin calls it directly; the wasm
+// runtime calls it from its host functions; a native plugin has one in its own process, over descriptors that the
+// host passed. So the three runtimes cannot differ in what they do with bytes.
+//
+// A Session is used from one goroutine. Finish ends it and tells whether the plugin kept its side of the contract.
+package session
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel"
+	"github.com/convhost/convhost/internal/layer"
+)
+
+// Config grants streams and allowances to one operation. Whatever is nil is not granted.
+type Config struct {
+	Pool    *accel.Pool
+	Layer   *Layer // the source layer
+	Input   abi.Role
+	Parts   []Part
+	Parents []Part
+	Dicts   []Part
+	// OpenSink makes output number index. It is called at most once an index. The session closes what it returns:
+	// Close with the totals after the last byte, or Abort.
+	OpenSink func(index int) (Sink, error)
+	Limits   Limits
+	Log      *slog.Logger
+	// Progress is called with the plugin's own report; Read with the stored bytes of the layer that were read.
+	Progress func(done, total int64)
+	Read     func(n int)
+}
+
+// Layer is a source layer at rest or in flight.
+type Layer struct {
+	Open      func(ctx context.Context) (io.ReadCloser, error) // the stored bytes; called once
+	At        io.ReaderAt                                      // the stored bytes with random access, or nil
+	MediaType string
+	Digest    string // of the stored bytes, checked at their end; "" unknown
+	Size      int64  // of the stored bytes, checked; -1 unknown
+	DiffID    string // of the tar, checked at its end; "" unknown
+}
+
+// Part is an input with random access.
+type Part struct {
+	At   io.ReaderAt
+	Size int64
+}
+
+// Sink takes an output.
+type Sink interface {
+	io.Writer
+	// Close completes the output; info is what was written.
+	Close(info abi.StreamInfo) error
+	// Abort drops it. It may follow a failed Close.
+	Abort()
+}
+
+// Limits are the allowances of one operation. Zero values mean the defaults of DefaultLimits.
+type Limits struct {
+	Layer layer.Limits // of the tar and its decompression
+	// Output is allowed up to OutputBase + OutputFactor × bytes of input that the operation has read.
+	OutputBase   int64
+	OutputFactor int64
+	Sinks        int // outputs of one operation
+}
+
+// DefaultLimits returns the limits that hold when nothing else is said: an operation may write 64 MiB, and 3 bytes for
+// each byte that it reads; 64 outputs.
+func DefaultLimits() Limits {
+	return Limits{Layer: layer.DefaultLimits(), OutputBase: 64 << 20, OutputFactor: 3, Sinks: 64}
+}
+
+// Session implements abi.Host.
+type Session struct {
+	ctx     context.Context
+	cfg     Config
+	queue   *accel.Queue
+	handles []any // index is the Handle; nil: free or closed; 0 is never used
+	sinks   map[int]*sink
+	layer   *layerStream
+	read    atomic.Int64 // bytes of input that passed
+	written atomic.Int64
+	err     error // first error that ends the operation
+}
+
+var _ abi.Host = (*Session)(nil)
+
+// New starts a session. The caller must call Finish or Abort.
+func New(ctx context.Context, cfg Config) *Session {
+	def := DefaultLimits()
+	if cfg.Limits.OutputBase == 0 {
+		cfg.Limits.OutputBase = def.OutputBase
+	}
+	if cfg.Limits.OutputFactor == 0 {
+		cfg.Limits.OutputFactor = def.OutputFactor
+	}
+	if cfg.Limits.Sinks == 0 {
+		cfg.Limits.Sinks = def.Sinks
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Session{ctx: ctx, cfg: cfg, queue: cfg.Pool.NewQueue(ctx, accel.Limits{}), handles: make([]any, 1), sinks: map[int]*sink{}}
+}
+
+// Err returns the first error that a method returned to the plugin and that ends the operation, or nil.
+func (s *Session) Err() error { return s.err }
+
+// Finish ends a successful operation: it reads the layer to its end so that its digests are checked, and fails if
+// an output was left open. On an error everything is aborted.
+func (s *Session) Finish() error {
+	err := s.err
+	if err == nil {
+		err = s.drain()
+	}
+	if err == nil {
+		for i, k := range s.sinks {
+			if !k.done {
+				err = abi.Errorf(abi.ErrPlugin, "plugin left output %d open", i)
+			}
+		}
+	}
+	if err != nil {
+		s.Abort()
+		return err
+	}
+	return s.close()
+}
+
+// Abort ends the operation and drops its outputs. It may be called at any time, also after Finish.
+func (s *Session) Abort() {
+	_ = s.close()
+	for _, k := range s.sinks {
+		k.abort()
+	}
+}
+
+func (s *Session) close() error {
+	err := s.queue.Close()
+	if s.layer != nil {
+		s.layer.close()
+	}
+	return err
+}
+
+// fail remembers the first error that ends the operation.
+func (s *Session) fail(err error) error {
+	if err != nil && s.err == nil {
+		s.err = err
+	}
+	return err
+}
+
+// enter is the start of every method: it answers cancellation and sticky errors.
+func (s *Session) enter() error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.ctx.Err(); err != nil {
+		return s.fail(abi.Errorf(abi.ClassOf(err), "%w", context.Cause(s.ctx)))
+	}
+	return nil
+}
+
+func (s *Session) newHandle(v any) (abi.Handle, error) {
+	if len(s.handles) > abi.MaxHandles {
+		return 0, s.fail(abi.Errorf(abi.ErrLimit, "plugin opened more than %d handles", abi.MaxHandles))
+	}
+	s.handles = append(s.handles, v)
+	return abi.Handle(len(s.handles) - 1), nil
+}
+
+// lookup returns the object of type T behind h; a foreign handle is a fault of the plugin.
+func lookup[T any](s *Session, h abi.Handle, what string) (T, error) {
+	var zero T
+	if h > 0 && int(h) < len(s.handles) {
+		if v, ok := s.handles[h].(T); ok {
+			return v, nil
+		}
+	}
+	return zero, s.fail(abi.Errorf(abi.ErrPlugin, "handle %d is not an open %s of this operation", h, what))
+}

@@ -1,0 +1,128 @@
+package session
+
+import (
+	"crypto/sha256"
+	"hash"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/convhost/convhost/abi"
+)
+
+// sink is one output: counted, digested, limited, perhaps filtered. The accelerator's committer writes to it.
+type sink struct {
+	s      *Session
+	out    Sink
+	sum    hash.Hash
+	size   int64
+	filter io.WriteCloser // nil: none
+	raw    hash.Hash
+	rawLen int64
+	done   bool
+	closed bool
+}
+
+// OpenSink implements abi.Host.
+func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Handle, error) {
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	switch {
+	case s.cfg.OpenSink == nil || index < 0:
+		return 0, s.fail(abi.Errorf(abi.ErrDenied, "output %d was not granted", index))
+	case index >= s.cfg.Limits.Sinks:
+		return 0, s.fail(abi.Errorf(abi.ErrLimit, "output %d: an operation may have %d", index, s.cfg.Limits.Sinks))
+	case s.sinks[index] != nil:
+		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "output %d was opened twice", index))
+	}
+	out, err := s.cfg.OpenSink(index)
+	if err != nil {
+		return 0, s.fail(err)
+	}
+	k := &sink{s: s, out: out, sum: sha256.New()}
+	s.sinks[index] = k
+	if err := k.setFilter(filter, level); err != nil {
+		return 0, s.fail(err)
+	}
+	return s.newHandle(k)
+}
+
+func (k *sink) setFilter(filter abi.SinkFilter, level int) (err error) {
+	switch filter {
+	case abi.FilterNone:
+		return nil
+	case abi.FilterGzip:
+		if level == 0 {
+			level = gzip.DefaultCompression
+		}
+		k.filter, err = gzip.NewWriterLevel((*stored)(k), level)
+	case abi.FilterZstd:
+		if level == 0 {
+			level = 3
+		}
+		k.filter, err = zstd.NewWriter((*stored)(k), zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
+			zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	default:
+		return abi.Errorf(abi.ErrUnsupported, "sink filter %d is unknown", filter)
+	}
+	if err != nil {
+		return abi.Errorf(abi.ErrInvalid, "sink filter level %d: %w", level, err)
+	}
+	k.raw = sha256.New()
+	return nil
+}
+
+// Write takes what the plugin or a plan appends, before the filter.
+func (k *sink) Write(p []byte) (int, error) {
+	if k.filter == nil {
+		return (*stored)(k).Write(p)
+	}
+	k.raw.Write(p)
+	k.rawLen += int64(len(p))
+	return k.filter.Write(p)
+}
+
+// stored is a sink behind its filter.
+type stored sink
+
+func (k *stored) Write(p []byte) (int, error) {
+	if err := k.s.allow(int64(len(p))); err != nil {
+		return 0, err
+	}
+	n, err := k.out.Write(p)
+	k.sum.Write(p[:n])
+	k.size += int64(n)
+	return n, err
+}
+
+// finish closes the output and returns its totals.
+func (k *sink) finish() (info abi.StreamInfo, err error) {
+	if k.filter != nil {
+		if err := k.filter.Close(); err != nil {
+			return info, err
+		}
+	}
+	info.Size, info.RawSize = k.size, k.size
+	k.sum.Sum(info.SHA256[:0])
+	info.RawSHA256 = info.SHA256
+	if k.raw != nil {
+		info.RawSize = k.rawLen
+		k.raw.Sum(info.RawSHA256[:0])
+	}
+	k.closed = true
+	if err := k.out.Close(info); err != nil {
+		k.out.Abort()
+		return info, err
+	}
+	k.done = true
+	return info, nil
+}
+
+func (k *sink) abort() {
+	if !k.closed {
+		k.closed = true
+		k.out.Abort()
+	}
+}

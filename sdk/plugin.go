@@ -1,0 +1,81 @@
+package sdk
+
+import (
+	"context"
+
+	"github.com/convhost/convhost/abi"
+)
+
+// Plugin is one format. The host calls one method at a time on a value; in the sandbox every operation gets a fresh
+// instance, so nothing can be kept between calls.
+type Plugin interface {
+	// Describe says what the plugin is and can do. It must always return the same. Major, Minor and the operations of
+	// the further interfaces are filled in by this package.
+	Describe() abi.Description
+	// ConvertLayer turns one layer of an image into artifacts: it opens l.Input(), writes sinks, and lists them
+	// in the response. Layers of one image are converted in parallel on different instances unless the format is
+	// chained. abi.ErrUnsupported means that this format cannot hold that layer.
+	ConvertLayer(ctx context.Context, l *Layer) (*abi.ConvertResponse, error)
+}
+
+// Merger is a Plugin whose images need a last step over all layers, such as a common bootstrap. Without it the parts
+// of all layers become the image's layers in order.
+type Merger interface {
+	MergeLayers(ctx context.Context, m *Merge) (*abi.MergeResponse, error)
+}
+
+// Unpacker is a Plugin that can turn its images back into tars. It writes sink 0.
+type Unpacker interface {
+	Unpack(ctx context.Context, u *Unpack) (*abi.UnpackResponse, error)
+}
+
+// Checker is a Plugin that can examine its images.
+type Checker interface {
+	Check(ctx context.Context, c *Check) (*abi.CheckResponse, error)
+}
+
+// Attacher is a native Plugin that can present an image as a device or a mount.
+type Attacher interface {
+	Attach(ctx context.Context, a *Attach) (*abi.AttachResponse, error)
+	Detach(ctx context.Context, id string) error
+}
+
+// Layer is the request of ConvertLayer with the host that serves it.
+type Layer struct {
+	abi.ConvertRequest
+	abi.Host
+}
+
+// Merge is the request of MergeLayers with the host that serves it.
+type Merge struct {
+	abi.MergeRequest
+	abi.Host
+}
+
+// Unpack is the request of Unpack with the host that serves it.
+type Unpack struct {
+	abi.UnpackRequest
+	abi.Host
+}
+
+// Check is the request of Check with the host that serves it.
+type Check struct {
+	abi.CheckRequest
+	abi.Host
+}
+
+// Attach is the request of Attach with the host that serves it.
+type Attach struct {
+	abi.AttachRequest
+	abi.Host
+}
+
+// InProcess makes p a guest that runs in this process, without a sandbox: for embedders who trust it, and for tests.
+func InProcess(p Plugin) abi.Guest { return inProcess{p} }
+
+type inProcess struct{ p Plugin }
+
+// Call implements abi.Guest.
+func (g inProcess) Call(ctx context.Context, op abi.Op, req []byte, host abi.Host) ([]byte, error) {
+	return dispatch(ctx, g.p, op, req, host)
+}
