@@ -1,0 +1,117 @@
+package lockfile
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/convhost/convhost/abi"
+)
+
+const scratchLock = ".lock"
+
+// Scratch is a private directory that lives as long as its owner.
+type Scratch struct {
+	Dir string // absolute when parent was; mode 0700
+
+	lock *File
+	once sync.Once
+	err  error
+}
+
+// NewScratch removes the scratch directories of dead owners in parent ([Sweep]) and makes a new one there, named
+// prefix and a random part. Call Remove when it is no longer needed. parent must exist.
+// Errors: abi.ErrNotFound, abi.ErrDenied, abi.ErrIO.
+func NewScratch(parent, prefix string) (*Scratch, error) {
+	Sweep(parent, prefix)
+	for range 100 {
+		dir := filepath.Join(parent, prefix+strings.ToLower(rand.Text()[:12]))
+		if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrExist) {
+			continue
+		} else if err != nil {
+			return nil, classify(err)
+		}
+		l, err := TryLock(filepath.Join(dir, scratchLock))
+		if err == nil {
+			return &Scratch{Dir: dir, lock: l}, nil
+		}
+		// Between the two calls somebody may have taken the directory for a dead one: then it is gone or locked.
+		if !errors.Is(err, abi.ErrNotFound) && !errors.Is(err, abi.ErrExists) {
+			os.RemoveAll(dir)
+			return nil, err
+		}
+	}
+	return nil, abi.Errorf(abi.ErrIO, "no scratch directory %s* could be made in %s", prefix, parent)
+}
+
+// Remove deletes the directory with everything in it. Later calls return the first one's error (abi.ErrIO).
+func (s *Scratch) Remove() error {
+	s.once.Do(func() {
+		if err := removeScratch(s.Dir, s.lock); err != nil {
+			s.err = abi.Errorf(abi.ErrIO, "remove %s: %w", s.Dir, err)
+		}
+	})
+	return s.err
+}
+
+// Sweep removes the scratch directories in parent that begin with prefix and whose owner no longer lives. It leaves
+// what it may not touch, so it has no error.
+func Sweep(parent, prefix string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), prefix) || !ours(filepath.Join(parent, e.Name())) {
+			continue
+		}
+		dir := filepath.Join(parent, e.Name())
+		if l, err := TryLock(filepath.Join(dir, scratchLock)); err == nil {
+			removeScratch(dir, l)
+		}
+	}
+}
+
+// ours tells a scratch directory from a user's directory that happens to begin with the prefix: it is empty (its owner
+// died at once) or has the lock file.
+func ours(dir string) bool {
+	if fi, err := os.Lstat(filepath.Join(dir, scratchLock)); err == nil {
+		return fi.Mode().IsRegular()
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(1)
+	return len(names) == 0
+}
+
+// removeScratch empties the directory before it gives up the lock: a directory that is half removed is either locked
+// or has its lock file, so that the next sweep finishes what a kill interrupted.
+func removeScratch(dir string, l *File) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != scratchLock {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		l.Unlock()
+		return err
+	}
+	err = l.Remove()
+	for range 20 {
+		// A sweeper may just be looking at the directory, with a lock file of its own in it.
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return err
+}
