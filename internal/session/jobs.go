@@ -5,23 +5,21 @@ import (
 	"github.com/convhost/convhost/internal/accel"
 )
 
-// plan is a plan of the queue with the sink it writes to.
-type plan struct {
-	p *accel.Plan
-}
+// plan is a plan of the queue.
+type plan struct{ p *accel.Plan }
 
 // NewPlan implements abi.Host.
 func (s *Session) NewPlan(spec *abi.PlanSpec) (abi.Handle, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
-	var out accel.Sink
+	var out *accel.Sink
 	if spec.Sink != 0 {
 		k, err := lookup[*sink](s, spec.Sink, "output")
 		if err != nil {
 			return 0, err
 		}
-		out = k
+		out = k.queued
 	}
 	p, err := s.queue.NewPlan(spec, out)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/internal/accel"
 	"github.com/convhost/convhost/internal/layer"
+	"github.com/convhost/convhost/internal/layer/inflate"
 )
 
 // Config grants streams and allowances to one operation. Whatever is nil is not granted.
@@ -64,7 +65,8 @@ type Sink interface {
 
 // Limits are the allowances of one operation. Zero values mean the defaults of DefaultLimits.
 type Limits struct {
-	Layer layer.Limits // of the tar and its decompression
+	Layer   layer.Limits   // of the tar
+	Inflate inflate.Limits // of its decompression
 	// Output is allowed up to OutputBase + OutputFactor × bytes of input that the operation has read.
 	OutputBase   int64
 	OutputFactor int64
@@ -74,7 +76,7 @@ type Limits struct {
 // DefaultLimits returns the limits that hold when nothing else is said: an operation may write 64 MiB, and 3 bytes for
 // each byte that it reads; 64 outputs.
 func DefaultLimits() Limits {
-	return Limits{Layer: layer.DefaultLimits(), OutputBase: 64 << 20, OutputFactor: 3, Sinks: 64}
+	return Limits{OutputBase: 64 << 20, OutputFactor: 3, Sinks: 64}
 }
 
 // Session implements abi.Host.
@@ -87,6 +89,7 @@ type Session struct {
 	layer   *layerStream
 	read    atomic.Int64 // bytes of input that passed
 	written atomic.Int64
+	logged  int
 	err     error // first error that ends the operation
 }
 
@@ -186,4 +189,8 @@ func lookup[T any](s *Session, h abi.Handle, what string) (T, error) {
 		}
 	}
 	return zero, s.fail(abi.Errorf(abi.ErrPlugin, "handle %d is not an open %s of this operation", h, what))
+}
+
+func slogLevel(level int) slog.Level {
+	return slog.Level(max(min(level, abi.LogError), abi.LogDebug))
 }

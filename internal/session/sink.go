@@ -9,11 +9,13 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel"
 )
 
 // sink is one output: counted, digested, limited, perhaps filtered. The accelerator's committer writes to it.
 type sink struct {
 	s      *Session
+	queued *accel.Sink // in front of it: keeps the order of jobs and writes
 	out    Sink
 	sum    hash.Hash
 	size   int64
@@ -42,6 +44,7 @@ func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Han
 		return 0, s.fail(err)
 	}
 	k := &sink{s: s, out: out, sum: sha256.New()}
+	k.queued = s.queue.NewSink(k)
 	s.sinks[index] = k
 	if err := k.setFilter(filter, level); err != nil {
 		return 0, s.fail(err)
