@@ -156,6 +156,7 @@ func (m *CallRequest) fields(c *coder) {
 	number(c, 1, &m.Op)
 	c.bytes(2, &m.Request)
 	number(c, 3, &m.ID)
+	c.sub(4, &m.Grants)
 }
 
 func (m *CallResponse) fields(c *coder) {

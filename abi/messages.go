@@ -220,6 +220,7 @@ type CallRequest struct {
 	Op      Op
 	Request []byte // the operation's request message
 	ID      uint64 // names the operation on the data socket
+	Grants  Grants // what may be opened
 	Unknown
 }
 

@@ -21,6 +21,7 @@ func messages() []Message {
 		&ConvertResponse{}, &MergeLayer{}, &MergeRequest{}, &OutLayer{}, &MergeResponse{}, &UnpackRequest{},
 		&UnpackResponse{}, &CheckRequest{}, &CheckResponse{}, &AttachRequest{}, &AttachResponse{},
 		&DetachRequest{}, &DetachResponse{}, &ErrorDetail{}, &CallRequest{}, &CallResponse{},
+		&DataFrame{}, &LayerGrant{}, &LimitGrant{}, &Grants{},
 	}
 }
 
