@@ -23,6 +23,7 @@ const (
 const (
 	EntryWhiteout uint16 = 1 // the last element of Path starts with ".wh.": the rest of it is hidden in lower layers
 	EntryOpaque   uint16 = 2 // the last element of Path is ".wh..wh..opq": the directory hides all lower content
+	EntrySparse   uint16 = 4 // the body has holes: its bytes do not stand in one piece at BodyOff
 )
 
 // Xattr is one extended attribute.
