@@ -1,0 +1,111 @@
+package instrument
+
+import (
+	"fmt"
+
+	"github.com/convhost/convhost/abi"
+)
+
+// codeSection writes all bodies with their checks.
+func (w *writer) codeSection() []byte {
+	m := w.m
+	r := m.section(secCode)
+	n := r.count("number of bodies", m.lim.Functions, 3)
+	if r.err == nil && n != len(m.funcTypes) {
+		r.bad("number of bodies", n, fmt.Sprintf("%d, the number of functions", len(m.funcTypes)))
+	}
+	if r.err == nil && r.left() > m.lim.CodeBytes {
+		r.fail(abi.ErrLimit, "code section", fmt.Sprint(r.left()), fmt.Sprintf("at most %d bytes", m.lim.CodeBytes))
+	}
+	out := appendU32(make([]byte, 0, r.left()+r.left()/8), uint32(n))
+	s := &scanner{m: m}
+	var b body
+	var scratch []byte
+	for i := 0; i < n && r.err == nil; i++ {
+		size := r.count("size of a body", m.lim.BodyBytes, 1)
+		sub := &reader{b: r.b, pos: r.pos, end: r.pos + size}
+		s.scan(sub, m.types[m.funcTypes[i]], &b)
+		if sub.err != nil {
+			r.err = sub.err
+			break
+		}
+		scratch = w.body(&reader{b: r.b, pos: b.code, end: r.pos + size}, &b, scratch[:0])
+		out = append(appendU32(out, uint32(len(scratch))), scratch...)
+		r.pos += size
+	}
+	w.done(r, "code section")
+	return out
+}
+
+// body writes one function. The checks need one more local, which is added behind the others.
+func (w *writer) body(r *reader, b *body, out []byte) []byte {
+	groups := r.b[b.groups.start:b.groups.end]
+	if b.entry || b.bulk || len(b.loops) > 0 {
+		out = append(appendU32(out, uint32(b.ngroups+1)), groups...)
+		out = append(out, 1, typeI32)
+	} else {
+		out = append(appendU32(out, uint32(b.ngroups)), groups...)
+	}
+	if b.entry {
+		out = w.spend(out, b.length, b.locals)
+	}
+	loops := b.loops
+	var in instr
+	copied := r.pos
+	for r.err == nil && r.left() > 0 {
+		r.next(&in)
+		switch in.op {
+		case opCall, opRefFunc:
+			out = append(out, r.b[copied:in.start+1]...)
+			out = appendU32(out, w.shift(in.index))
+			copied = r.pos
+		case opLoop:
+			out = append(out, r.b[copied:r.pos]...)
+			out = w.spend(out, loops[0], b.locals)
+			loops = loops[1:]
+			copied = r.pos
+		case opPrefixBulk:
+			shift := bulkShift(in.sub)
+			if shift < 0 {
+				continue
+			}
+			out = append(out, r.b[copied:in.start]...)
+			out = w.spendLength(out, uint32(shift), b.locals)
+			out = append(out, r.b[in.start:r.pos]...)
+			out = w.pollIfSpent(append(out, opGlobalGet), w.global)
+			copied = r.pos
+		}
+	}
+	return append(out, r.b[copied:r.end]...)
+}
+
+// spend subtracts the weight of so many instructions and polls when the budget is used up:
+//
+//	global.get G; i32.const weight; i32.sub; local.tee T; global.set G
+//	local.get T; i32.const 0; i32.le_s; if; call poll; i32.const Budget; global.set G; end
+func (w *writer) spend(out []byte, instructions, local int) []byte {
+	out = appendU32(append(out, opGlobalGet), w.global)
+	out = appendI32(append(out, opI32Const), uint32(1+instructions/checkedLength))
+	out = appendU32(append(out, opI32Sub, opLocalTee), uint32(local))
+	out = appendU32(append(out, opGlobalSet), w.global)
+	return w.pollIfSpent(append(out, opLocalGet), uint32(local))
+}
+
+// spendLength subtracts the unsigned number on top of the stack, shifted right, and leaves it there.
+func (w *writer) spendLength(out []byte, shift uint32, local int) []byte {
+	out = appendU32(append(out, opLocalTee), uint32(local))
+	out = appendU32(append(out, opGlobalGet), w.global)
+	out = appendU32(append(out, opLocalGet), uint32(local))
+	out = appendI32(append(out, opI32Const), shift)
+	return appendU32(append(out, opI32ShrU, opI32Sub, opGlobalSet), w.global)
+}
+
+// pollIfSpent follows on the opcode that gets the counter, from the local or global given.
+func (w *writer) pollIfSpent(out []byte, index uint32) []byte {
+	out = appendU32(out, index)
+	out = append(out, opI32Const, 0, opI32LeS, opIf, emptyBlock, opCall)
+	out = appendU32(out, w.poll)
+	out = appendI32(append(out, opI32Const), Budget)
+	out = appendU32(append(out, opGlobalSet), w.global)
+	return append(out, opEnd)
+}
