@@ -105,6 +105,9 @@ type Host interface {
 	// Copy moves n bytes from an input (at offset off when it is random-access, else the next bytes and off -1) to
 	// a sink without passing through the plugin. n -1 means up to the end. It returns the bytes moved.
 	Copy(dst, src Handle, off, n int64) (int64, error)
+	// Info returns the totals of an open sink so far: everything written and all jobs submitted before are in it. The
+	// sink stays open. For a filtered sink only the raw side is meaningful.
+	Info(h Handle) (StreamInfo, error)
 	// Close ends a stream. A sink is complete only when it was closed without an error; jobs that write to it are
 	// finished first.
 	Close(h Handle) (StreamInfo, error)

@@ -32,6 +32,9 @@ func (s *Sink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Info says what was written so far, jobs included.
+func (s *Sink) Info() (abi.StreamInfo, error) { return s.host.Info(s.Handle) }
+
 // Close completes the output and says what was written.
 func (s *Sink) Close() (abi.StreamInfo, error) { return s.host.Close(s.Handle) }
 

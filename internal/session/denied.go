@@ -30,6 +30,9 @@ func (Denied) Write(abi.Handle, []byte) error { return errDenied }
 // Copy implements abi.Host.
 func (Denied) Copy(abi.Handle, abi.Handle, int64, int64) (int64, error) { return 0, errDenied }
 
+// Info implements abi.Host.
+func (Denied) Info(abi.Handle) (abi.StreamInfo, error) { return abi.StreamInfo{}, errDenied }
+
 // Close implements abi.Host.
 func (Denied) Close(abi.Handle) (abi.StreamInfo, error) { return abi.StreamInfo{}, errDenied }
 

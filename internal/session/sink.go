@@ -107,13 +107,7 @@ func (k *sink) finish() (info abi.StreamInfo, err error) {
 			return info, err
 		}
 	}
-	info.Size, info.RawSize = k.size, k.size
-	k.sum.Sum(info.SHA256[:0])
-	info.RawSHA256 = info.SHA256
-	if k.raw != nil {
-		info.RawSize = k.rawLen
-		k.raw.Sum(info.RawSHA256[:0])
-	}
+	info = k.totals()
 	k.closed = true
 	if err := k.out.Close(info); err != nil {
 		k.out.Abort()
@@ -121,6 +115,18 @@ func (k *sink) finish() (info abi.StreamInfo, err error) {
 	}
 	k.done = true
 	return info, nil
+}
+
+// totals says what was written so far. The queue must have been flushed.
+func (k *sink) totals() (info abi.StreamInfo) {
+	info.Size, info.RawSize = k.size, k.size
+	k.sum.Sum(info.SHA256[:0])
+	info.RawSHA256 = info.SHA256
+	if k.raw != nil {
+		info.RawSize = k.rawLen
+		k.raw.Sum(info.RawSHA256[:0])
+	}
+	return info
 }
 
 func (k *sink) abort() {

@@ -397,6 +397,21 @@ func (p *partReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// Info implements abi.Host.
+func (s *Session) Info(h abi.Handle) (info abi.StreamInfo, err error) {
+	if err := s.enter(); err != nil {
+		return info, err
+	}
+	k, err := lookup[*sink](s, h, "output")
+	if err != nil {
+		return info, err
+	}
+	if _, err := s.queue.Flush(k.queued); err != nil {
+		return info, s.fail(err)
+	}
+	return k.totals(), nil
+}
+
 // Close implements abi.Host.
 func (s *Session) Close(h abi.Handle) (info abi.StreamInfo, err error) {
 	if err := s.enter(); err != nil {
