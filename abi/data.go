@@ -4,12 +4,12 @@ package abi
 const (
 	DataOpen      int32 = 1  // open the layer's stored bytes as a stream; answer: descriptor, Offset, Size; or no descriptor
 	DataRead      int32 = 2  // the next Size bytes of that stream, when there is no descriptor; no Data: its end
-	DataEnd       int32 = 3  // the descriptor's pipe has ended; answer: the host's error, if that is why
+	DataEnd       int32 = 3  // a pipe has ended (Role RoleSink: broke, with Index); answer: the host's error, if that is why
 	DataOpenAt    int32 = 4  // open Role, Index for random access; answer as DataOpen
 	DataReadAt    int32 = 5  // Size bytes of Role, Index at Offset; fewer only at the end
 	DataOpenSink  int32 = 6  // open output Index; answer: descriptor to write to, or none
 	DataWrite     int32 = 7  // append Data to output Index, when there is no descriptor
-	DataCloseSink int32 = 8  // output Index is complete: Size bytes with SHA-256 Data
+	DataCloseSink int32 = 8  // output Index is complete; Data: an encoded StreamInfo
 	DataAbortSink int32 = 9  // drop output Index
 	DataLog       int32 = 10 // Size: level, Data: text; no answer
 	DataProgress  int32 = 11 // Offset done of Size; no answer
@@ -61,6 +61,10 @@ type LimitGrant struct {
 	FileBytes    int64
 	HoleBytes    int64
 	SparseChunks int
+	RawBytes     int64 // decompressed bytes of the layer
+	Ratio        int64
+	RatioFloor   int64
+	Window       uint64
 	Unknown
 }
 
@@ -112,6 +116,10 @@ func (m *LimitGrant) fields(c *coder) {
 	number(c, 10, &m.FileBytes)
 	number(c, 11, &m.HoleBytes)
 	number(c, 12, &m.SparseChunks)
+	number(c, 13, &m.RawBytes)
+	number(c, 14, &m.Ratio)
+	number(c, 15, &m.RatioFloor)
+	number(c, 16, &m.Window)
 }
 
 func (m *Grants) fields(c *coder) {
