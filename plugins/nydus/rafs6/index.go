@@ -1,0 +1,231 @@
+package rafs6
+
+import (
+	"hash/maphash"
+
+	"github.com/convhost/convhost/abi"
+)
+
+// The index finds a name below a directory while a tree changes. Only its speed depends on the random seed.
+
+func (t *Tree) hash(parent int32, name []byte) uint64 {
+	h := maphash.Bytes(t.seed, name) ^ uint64(uint32(parent))*0x9E3779B97F4A7C15
+	h ^= h >> 32
+	h *= 0xD6E8FEB86659FD93
+	return h ^ h>>32
+}
+
+// find returns the node called name below parent and its slot; node -1 if there is none.
+func (t *Tree) find(parent int32, name []byte) (n int32, slot int) {
+	if len(t.index) == 0 {
+		return -1, -1
+	}
+	mask := len(t.index) - 1
+	for s := int(t.hash(parent, name)) & mask; ; s = (s + 1) & mask {
+		v := t.index[s]
+		if v == 0 {
+			return -1, -1
+		}
+		if v > 0 {
+			if c := t.nodes.at(v - 1); c.parent == parent && string(t.text.get(c.name, int(c.nlen))) == string(name) {
+				return v - 1, s
+			}
+		}
+	}
+}
+
+// link enters a node that find does not find yet.
+func (t *Tree) link(n int32) {
+	if 4*(t.used+1) > 3*len(t.index) {
+		t.rehash()
+	}
+	mask := len(t.index) - 1
+	s := int(t.hash(t.nodes.at(n).parent, t.name(n))) & mask
+	for t.index[s] > 0 {
+		s = (s + 1) & mask
+	}
+	if t.index[s] == 0 {
+		t.used++
+	}
+	t.index[s] = n + 1
+}
+
+func (t *Tree) rehash() {
+	live := 0
+	for _, v := range t.index {
+		if v > 0 {
+			live++
+		}
+	}
+	size := 64
+	for size < 2*(live+1) {
+		size *= 2
+	}
+	old := t.index
+	t.index, t.used = make([]int32, size), live
+	for _, v := range old {
+		if v > 0 {
+			s := int(t.hash(t.nodes.at(v-1).parent, t.name(v-1))) & (size - 1)
+			for t.index[s] != 0 {
+				s = (s + 1) & (size - 1)
+			}
+			t.index[s] = v
+		}
+	}
+}
+
+// reindex builds the index of a tree that was loaded without one.
+func (t *Tree) reindex() {
+	t.index, t.used = nil, 0
+	for _, n := range t.order {
+		t.link(n)
+	}
+}
+
+// addNode adds a name without entering it into the index.
+func (t *Tree) addNode(parent int32, name []byte, ino int32, flags uint8) (int32, error) {
+	depth := t.nodes.at(parent).depth
+	if depth >= MaxDepth {
+		return 0, errDeep
+	}
+	ref, ok := t.text.add(name)
+	if !ok || t.nodes.n == 1<<31-1 {
+		return 0, errFull
+	}
+	return t.nodes.add(node{name: ref, nlen: uint8(len(name)), parent: parent, inode: ino, flags: flags, depth: depth + 1}), nil
+}
+
+// put makes name below parent a name of ino and returns its node. What was there before is replaced; a directory
+// takes what is below it away, unless the new inode is a directory, too, and keep is set.
+func (t *Tree) put(parent int32, name []byte, ino int32, flags uint8, keep bool) (int32, error) {
+	old, slot := t.find(parent, name)
+	if old >= 0 {
+		v := t.nodes.at(old)
+		wasDir := t.inodes.at(v.inode).isDir()
+		if !wasDir || keep && t.inodes.at(ino).isDir() {
+			v.inode, v.flags = ino, flags
+			return old, nil
+		}
+		v.flags |= nodeDead
+		n := t.nodes.add(node{name: v.name, nlen: v.nlen, parent: parent, inode: ino, flags: flags, depth: v.depth})
+		t.index[slot] = n + 1
+		return n, nil
+	}
+	n, err := t.addNode(parent, name, ino, flags)
+	if err == nil {
+		t.link(n)
+	}
+	return n, err
+}
+
+// remove takes name below parent away, with everything below it.
+func (t *Tree) remove(parent int32, name []byte) {
+	if n, slot := t.find(parent, name); n >= 0 {
+		t.nodes.at(n).flags |= nodeDead
+		t.index[slot] = -1
+	}
+}
+
+// empty takes everything below directory n away and returns the node that stands for it from now on.
+func (t *Tree) empty(n int32) int32 {
+	v := t.nodes.at(n)
+	if n == root {
+		for i := int32(1); i < t.nodes.n; i++ {
+			if c := t.nodes.at(i); c.parent == root && c.flags&nodeDead == 0 {
+				t.remove(root, t.name(i))
+			}
+		}
+		return n
+	}
+	_, slot := t.find(v.parent, t.name(n))
+	fresh := t.nodes.add(*v)
+	v.flags |= nodeDead
+	t.index[slot] = fresh + 1
+	return fresh
+}
+
+// Reasons why a path cannot be entered; the caller adds which path.
+var (
+	errDeep   = abi.Errorf(abi.ErrLimit, "more than %d directories inside each other", MaxDepth)
+	errFull   = abi.Errorf(abi.ErrLimit, "names, links and attributes need more than 4 GiB")
+	errNotDir = abi.Errorf(abi.ErrCorrupt, "a parent is not a directory")
+	errLoop   = abi.Errorf(abi.ErrCorrupt, "too many symbolic links in the path")
+)
+
+// maxLinks is how many symbolic links one path may lead through; containerd has the same number.
+const maxLinks = 255
+
+// resolve walks path from dir as containerd's fs.RootPath does: symbolic links are followed, absolute ones from the
+// root of the tree, and ".." stops at the root. Missing directories are made (implied, 0755 0:0 mtime 0) if create is
+// set; else the result is -1.
+func (t *Tree) resolve(dir int32, path string, create bool) (int32, error) {
+	links := 0
+	for path != "" {
+		elem := path
+		if i := indexByte(path, '/'); i >= 0 {
+			elem, path = path[:i], path[i+1:]
+		} else {
+			path = ""
+		}
+		switch elem {
+		case "", ".":
+			continue
+		case "..":
+			if dir != root {
+				dir = t.nodes.at(dir).parent
+			}
+			continue
+		}
+		n, _ := t.find(dir, []byte(elem))
+		if n < 0 {
+			if !create {
+				return -1, nil
+			}
+			if len(elem) > MaxName {
+				return -1, errLong
+			}
+			var err error
+			if n, err = t.implied(dir, elem); err != nil {
+				return -1, err
+			}
+		}
+		i := t.inodeOf(n)
+		switch i.mode & modeType {
+		case modeDir:
+			dir = n
+		case modeLink:
+			if links++; links > maxLinks {
+				return -1, errLoop
+			}
+			target := string(t.target(i))
+			if target[0] == '/' {
+				dir = root
+			}
+			if path != "" {
+				target += "/" + path
+			}
+			if len(target) > 1<<20 {
+				return -1, errLoop
+			}
+			path = target
+		default:
+			return -1, errNotDir
+		}
+	}
+	return dir, nil
+}
+
+var errLong = abi.Errorf(abi.ErrLimit, "a path element is longer than %d bytes", MaxName)
+
+func (t *Tree) implied(dir int32, name string) (int32, error) {
+	return t.put(dir, []byte(name), t.inodes.add(inode{mode: modeDir | 0o755}), nodeImplied, false)
+}
+
+func indexByte(s string, c byte) int {
+	for i := range len(s) {
+		if s[i] == c {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,80 @@
+package rafs6
+
+import (
+	"encoding/binary"
+
+	"github.com/convhost/convhost/abi"
+)
+
+// The state of a layer is what a merge must know and a bootstrap cannot say: which directories the layer only implies.
+//
+//	"RV6S" 1, then for each path in the order of the walk: uvarint bytes shared with the path before, uvarint
+//	bytes that follow, these bytes. The root's path is empty.
+
+const stateMagic = "RV6S\x01"
+
+// State returns the implied directories of a layer from a Builder, for ApplyState. It is small: most layers have none.
+func (t *Tree) State() []byte {
+	p := []byte(stateMagic)
+	prev := ""
+	put := func(path string) {
+		same := 0
+		for same < len(path) && same < len(prev) && path[same] == prev[same] {
+			same++
+		}
+		p = binary.AppendUvarint(p, uint64(same))
+		p = binary.AppendUvarint(p, uint64(len(path)-same))
+		p = append(p, path[same:]...)
+		prev = path
+	}
+	for _, d := range t.dirs {
+		if t.nodes.at(d).flags&nodeImplied != 0 {
+			put(t.path(d))
+		}
+	}
+	return p
+}
+
+// ImpliedDirs returns the paths of the implied directories, "" for the root, in the order of the walk.
+func (t *Tree) ImpliedDirs() []string {
+	var out []string
+	for _, d := range t.dirs {
+		if t.nodes.at(d).flags&nodeImplied != 0 {
+			out = append(out, t.path(d))
+		}
+	}
+	return out
+}
+
+// ApplyState marks the implied directories of the layer whose State it is. State that names something else is ErrCorrupt.
+func (t *Tree) ApplyState(p []byte) error {
+	bad := func(got string) error {
+		return fail(abi.ErrCorrupt, "rafs v6 layer state", -1, "content", got, "the state of this layer")
+	}
+	if len(p) < len(stateMagic) || string(p[:len(stateMagic)]) != stateMagic {
+		return bad("no state")
+	}
+	if len(t.index) == 0 {
+		t.reindex()
+	}
+	prev := ""
+	for p = p[len(stateMagic):]; len(p) > 0; {
+		same, n := binary.Uvarint(p)
+		if n <= 0 || same > uint64(len(prev)) {
+			return bad("cut off")
+		}
+		p = p[n:]
+		more, n := binary.Uvarint(p)
+		if n <= 0 || more > uint64(len(p)-n) || same+more > MaxDepth*(MaxName+1) {
+			return bad("cut off")
+		}
+		prev = prev[:same] + string(p[n:n+int(more)])
+		p = p[n+int(more):]
+		d := t.exact(prev)
+		if d < 0 || !t.inodeOf(d).isDir() {
+			return bad("naming " + quote(prev))
+		}
+		t.nodes.at(d).flags |= nodeImplied
+	}
+	return nil
+}
