@@ -36,7 +36,7 @@ func (s *scanner) scan(r *reader, t FuncType, b *body) {
 	b.code = r.pos
 	s.stack = append(s.stack[:0], -1)
 	var in instr
-	blocks, starts, calls, covered, straight := 0, 0, false, false, true
+	blocks, depth, calls, covered, straight := 0, 0, false, false, true
 	for len(s.stack) > 0 && r.err == nil {
 		r.next(&in)
 		b.length++
@@ -48,12 +48,16 @@ func (s *scanner) scan(r *reader, t FuncType, b *body) {
 			s.stack = append(s.stack, len(b.loops))
 			b.loops = append(b.loops, -b.length)
 			blocks++
+			if depth++; depth > s.m.lim.Loops {
+				r.fail(abi.ErrLimit, "nesting of loops", fmt.Sprint(depth), fmt.Sprintf("at most %d", s.m.lim.Loops))
+			}
 		case opBlock, opIf:
 			s.stack = append(s.stack, -1)
 			blocks++
 		case opEnd:
 			if i := s.stack[len(s.stack)-1]; i >= 0 {
 				b.loops[i] += b.length
+				depth--
 			}
 			s.stack = s.stack[:len(s.stack)-1]
 		case opBrTable:
@@ -66,7 +70,6 @@ func (s *scanner) scan(r *reader, t FuncType, b *body) {
 			b.bulk = b.bulk || bulkShift(in.sub) >= 0
 		}
 		straight = straight && !leaves(in.op)
-		starts = max(starts, len(s.stack))
 		s.check(r, &in, b, blocks)
 	}
 	if r.err == nil && r.pos != r.end {
@@ -76,7 +79,7 @@ func (s *scanner) scan(r *reader, t FuncType, b *body) {
 		b.loops[0] = b.length
 	}
 	b.entry = !covered && (calls || b.length > checkedLength)
-	s.complexity(r, b, blocks, starts)
+	s.complexity(r, b, blocks)
 }
 
 // leaves reports whether control may go elsewhere than to the next instruction.
@@ -135,19 +138,23 @@ func (s *scanner) check(r *reader, in *instr, b *body, blocks int) {
 }
 
 // complexity refuses functions that take the compiler too long.
-func (s *scanner) complexity(r *reader, b *body, blocks, depth int) {
+func (s *scanner) complexity(r *reader, b *body, blocks int) {
 	if r.err != nil {
 		return
 	}
-	work := max(b.locals, 1) * blocks
+	work, loops := b.locals*blocks+blocks*blocks/32, b.locals*len(b.loops)
 	s.total += work
 	lim := s.m.lim
 	if work > lim.Work {
 		r.fail(abi.ErrLimit, "complexity of a function", fmt.Sprintf("%d locals × %d blocks and branches", b.locals, blocks),
 			fmt.Sprintf("a product of at most %d", lim.Work))
 	}
-	if s.total > lim.TotalWork {
-		r.fail(abi.ErrLimit, "complexity of all functions", fmt.Sprint(s.total), fmt.Sprintf("at most %d", lim.TotalWork))
+	if loops > lim.LoopWork {
+		r.fail(abi.ErrLimit, "complexity of a function", fmt.Sprintf("%d locals × %d loops", b.locals, len(b.loops)),
+			fmt.Sprintf("a product of at most %d", lim.LoopWork))
+	}
+	if most := lim.TotalWork + lim.WorkPerByte*len(r.b); s.total > most {
+		r.fail(abi.ErrLimit, "complexity of all functions", fmt.Sprint(s.total), fmt.Sprintf("at most %d", most))
 	}
 }
 
