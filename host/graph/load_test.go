@@ -40,7 +40,7 @@ func arm64() ocispec.Platform {
 // twoLayers makes an image with history, for platform p (linux/amd64 if empty).
 func twoLayers(s *graphtest.Store, p ocispec.Platform) ocispec.Descriptor {
 	return s.Image(graphtest.Image{Platform: p, History: true, Layers: []graphtest.Layer{
-		s.Layer(map[string]string{"a": "base of " + p.Architecture}), s.Layer(map[string]string{"b": "top"})}})
+		s.Layer(map[string]string{"a": "base of " + p.Architecture + strings.Join(p.OSFeatures, "")}), s.Layer(map[string]string{"b": "top"})}})
 }
 
 func TestLoadTree(t *testing.T) {
@@ -67,7 +67,7 @@ func TestLoadTree(t *testing.T) {
 		"arm64 runnable=true attests=false ",
 		"unknown runnable=false attests=true attestation",
 		"unknown runnable=false attests=true attestation",
-		"- runnable=false attests=false artifact of type application/spdx+json",
+		"- runnable=false attests=true artifact of type application/spdx+json",
 		"riscv64 runnable=true attests=false ",
 		"amd64 runnable=true attests=false ",
 	}

@@ -48,8 +48,8 @@ type Node struct {
 	Platform    *ocispec.Platform // the parent's word, else the config's, else nil
 	Runnable    bool              // an image that a runtime could start
 	Reason      string            // why it is not runnable, or was not read
-	Attestation bool              // says something about an image
-	Attests     digest.Digest     // about which manifest, if it says so
+	Attestation bool              // made by a builder about an image
+	Attests     digest.Digest     // the manifest that an attestation, or the subject of an artifact, is about; "" if none
 }
 
 // ImageConfig is what this package needs of an image config.

@@ -32,10 +32,7 @@ func unknownPlatform(p *ocispec.Platform) bool {
 func (n *Node) markAttestation() {
 	n.Attestation = unknownPlatform(n.Platform) || n.Desc.Annotations[annReferenceType] != "" ||
 		n.Desc.ArtifactType == attestationType || n.Manifest != nil && n.Manifest.ArtifactType == attestationType
-	if !n.Attestation {
-		return
-	}
-	if d := digest.Digest(n.Desc.Annotations[annReferenceDigest]); checkDigest(d) == nil {
+	if d := digest.Digest(n.Desc.Annotations[annReferenceDigest]); n.Attestation && checkDigest(d) == nil {
 		n.Attests = d
 	} else if n.Manifest != nil && n.Manifest.Subject != nil {
 		n.Attests = n.Manifest.Subject.Digest
@@ -74,7 +71,7 @@ func (l *loader) judge(ctx context.Context, n *Node) error {
 	} else if own != nil && !samePlatform(*n.Platform, *own) {
 		l.warn(n, "config says %s/%s", own.OS, own.Architecture)
 	}
-	n.Runnable = true
+	n.Runnable, n.Attests = true, "" // the subject of an image says where it comes from
 	return nil
 }
 
