@@ -70,7 +70,7 @@ type LimitGrant struct {
 
 // Grants tell a native plugin which streams it may open in a call. In the other runtimes the host knows by itself.
 type Grants struct {
-	Input    Role // how the layer may be opened, 0: as the operation wants
+	Input    Role // the one role with which the layer may be opened
 	HasLayer bool
 	Layer    LayerGrant
 	Parts    []int64 // sizes

@@ -63,6 +63,6 @@ const (
 	MaxChunkSize   = 16 << 20
 	MaxEntryRecord = 1 << 20   // bytes of one entry record; a layer entry that needs more is refused
 	MaxControl     = 64 << 20  // bytes of a request or response message
-	MaxSmallBuffer = 256 << 20 // Encode, Decode, Sum, Write
+	MaxSmallBuffer = 1 << 30 // Encode, Decode, Sum, Write
 	MaxHandles     = 1024
 )

@@ -99,8 +99,9 @@ func (s *Stream) Close() (abi.StreamInfo, error) { return s.host.Close(s.Handle)
 
 // Entries iterates over a stream opened with abi.RoleLayerEntries. With a plan, the bodies of regular files become
 // jobs tagged with Entry.Seq; with plan 0 the loop body may read or submit the body of the entry it holds. The
-// entry is valid until the next iteration.
-func Entries(h abi.Host, stream, plan abi.Handle) iter.Seq2[*abi.Entry, error] {
+// entry is valid until the next iteration. between, if given, is called when all entries that the host has handed over were
+// iterated, before it is asked for more: the place to take completions, which then belong to entries already seen.
+func Entries(h abi.Host, stream, plan abi.Handle, between ...func() error) iter.Seq2[*abi.Entry, error] {
 	return func(yield func(*abi.Entry, error) bool) {
 		buf := make([]byte, abi.MaxEntryRecord)
 		var e abi.Entry
@@ -119,6 +120,12 @@ func Entries(h abi.Host, stream, plan abi.Handle) iter.Seq2[*abi.Entry, error] {
 					return
 				}
 				if !yield(&e, nil) {
+					return
+				}
+			}
+			for _, fn := range between {
+				if err := fn(); err != nil {
+					yield(nil, err)
 					return
 				}
 			}

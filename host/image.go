@@ -1,0 +1,160 @@
+package host
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/host/graph"
+	"github.com/convhost/convhost/internal/session"
+)
+
+// view is one image, opened for the operations of a plugin: every layer is a part.
+type view struct {
+	parts  []abi.PartInfo
+	grants []session.Part
+	done   func()
+}
+
+// openView opens all layers of a manifest.
+func (s *source) openView(ctx context.Context, n *graph.Node) (*view, error) {
+	v := &view{done: func() {}}
+	for i, l := range n.Layers() {
+		r, err := s.readerAt(ctx, l.Desc)
+		if err != nil {
+			v.done()
+			return nil, err
+		}
+		prev := v.done
+		v.done = func() { r.Close(); prev() }
+		v.grants = append(v.grants, session.Part{At: r, Size: l.Desc.Size})
+		v.parts = append(v.parts, abi.PartInfo{
+			Layer: i, MediaType: l.Desc.MediaType, Digest: string(l.Desc.Digest), Size: l.Desc.Size, Annotations: l.Desc.Annotations,
+		})
+	}
+	return v, nil
+}
+
+// marked reports whether a manifest is of the format that d describes.
+func marked(d *abi.Description, m *ocispec.Manifest) bool {
+	for _, mark := range d.Markers {
+		if mark.MediaType == "" && mark.Annotation == "" {
+			continue
+		}
+		for _, l := range m.Layers {
+			_, has := l.Annotations[mark.Annotation]
+			if (mark.MediaType == "" || mark.MediaType == l.MediaType) && (mark.Annotation == "" || has) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// pluginFor returns the plugin for a converted image: the one that is named, or the one whose marker the image carries;
+// nil for an ordinary image.
+func (h *Host) pluginFor(ctx context.Context, n *graph.Node, format string, rt Runtime) (*plugin, error) {
+	if format != "" {
+		p, err := h.plugins.get(ctx, format, rt)
+		if err != nil || marked(&p.info.Description, n.Manifest) {
+			return p, err
+		}
+		return nil, nil
+	}
+	var broken []string
+	for _, info := range h.plugins.list(ctx) {
+		if info.Err != nil {
+			broken = append(broken, info.Name)
+			continue
+		}
+		if marked(&info.Description, n.Manifest) {
+			return h.plugins.get(ctx, info.Name, rt)
+		}
+	}
+	if len(broken) > 0 {
+		h.cfg.log.Warn("plugins that could not be loaded were not asked whether an image is theirs", "plugins", strings.Join(broken, ", "))
+	}
+	return nil, nil
+}
+
+// pickImages returns the images that a selection means.
+func pickImages(g *graph.Graph, sel Selection, one bool) ([]*graph.Node, error) {
+	var all []*graph.Node
+	seen := map[string]bool{}
+	for _, n := range g.Root.Manifests() {
+		if n.Runnable && !seen[string(n.Desc.Digest)] {
+			seen[string(n.Desc.Digest)] = true
+			all = append(all, n)
+		}
+	}
+	out, err := matching(all, sel, one)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(all) == 0:
+		return nil, abi.Errorf(abi.ErrUnsupported, "%s holds no image that a runtime could start: %s", g.Root.Desc.Digest, reason(g))
+	case len(out) == 0:
+		return nil, abi.Errorf(abi.ErrNotFound, "no image for %s; there are: %s", strings.Join(sel.Platforms, ", "), platformList(all))
+	case one && len(out) > 1:
+		return nil, abi.Errorf(abi.ErrInvalid, "%d images match, name one platform: %s", len(out), platformList(out))
+	}
+	return out, nil
+}
+
+func matching(all []*graph.Node, sel Selection, one bool) ([]*graph.Node, error) {
+	switch {
+	case sel.All || len(all) == 1 && len(sel.Platforms) == 0:
+		return all, nil
+	case len(sel.Platforms) > 0:
+		var want []platforms.Matcher
+		for _, p := range sel.Platforms {
+			spec, err := platforms.Parse(p)
+			if err != nil {
+				return nil, abi.Errorf(abi.ErrInvalid, "platform %q: %w", p, err)
+			}
+			want = append(want, platforms.OnlyStrict(spec))
+		}
+		return slices.DeleteFunc(slices.Clone(all), func(n *graph.Node) bool {
+			return n.Platform == nil || !slices.ContainsFunc(want, func(m platforms.Matcher) bool { return m.Match(*n.Platform) })
+		}), nil
+	case one:
+		host := platforms.DefaultStrict()
+		for _, n := range all {
+			if n.Platform != nil && host.Match(*n.Platform) {
+				return []*graph.Node{n}, nil
+			}
+		}
+	}
+	return all, nil
+}
+
+func platformList(nodes []*graph.Node) string {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, platformOf(n))
+	}
+	return strings.Join(names, ", ")
+}
+
+func platformOf(n *graph.Node) string {
+	if n.Platform == nil {
+		return ""
+	}
+	return platforms.FormatAll(*n.Platform)
+}
+
+func reason(g *graph.Graph) string {
+	for _, n := range g.Root.Manifests() {
+		if n.Reason != "" {
+			return n.Reason
+		}
+	}
+	return "it has no manifests"
+}
+
+func digestOf(s string) digest.Digest { return digest.Digest(s) }

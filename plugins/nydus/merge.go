@@ -1,0 +1,138 @@
+package nydus
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/nydus/rafs6"
+	"github.com/convhost/convhost/sdk"
+)
+
+// metaFile is a blob.meta of the bootstrap layer.
+type metaFile struct {
+	id    string
+	bytes []byte
+}
+
+// MergeLayers implements sdk.Merger: output 0 is the bootstrap layer, behind the blobs.
+func (plugin) MergeLayers(_ context.Context, m *sdk.Merge) (*abi.MergeResponse, error) {
+	set, err := parseOptions(m.Options)
+	if err != nil {
+		return nil, err
+	}
+	tree, metas, err := mergeTrees(m, set)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := tree.Bootstrap()
+	if err != nil {
+		return nil, err
+	}
+	info, err := writeBootstrapLayer(m, boot, metas)
+	if err != nil {
+		return nil, err
+	}
+	resp := &abi.MergeResponse{OSFeatures: []string{osFeature}}
+	for i, l := range m.Layers {
+		resp.Layers = append(resp.Layers, abi.OutLayer{Part: int(l.Parts[0]), Source: i})
+	}
+	mediaType := bootMediaTypeOCI
+	if m.ManifestMediaType == dockerManifest {
+		mediaType = bootMediaTypeDock
+	}
+	resp.Layers = append(resp.Layers, abi.OutLayer{
+		Part: -1, Source: -1, CreatedBy: historyCreatedBy, Comment: historyComment,
+		New: abi.Part{
+			Sink: 0, Name: bootstrapLayerName, MediaType: mediaType, Size: info.Size, Digest: "sha256:" + hexOf(info.SHA256),
+			DiffID:      "sha256:" + hexOf(info.RawSHA256),
+			Annotations: map[string]string{annotationBoot: "true", annotationVersion: "6"},
+		},
+	})
+	return resp, nil
+}
+
+// mergeTrees lays the bootstraps of all layers over each other.
+func mergeTrees(m *sdk.Merge, set settings) (*rafs6.Tree, []metaFile, error) {
+	merger := rafs6.NewMerger(rafs6.MergeOptions{Correct: true, Prefetch: set.prefetch})
+	var metas []metaFile
+	for i, l := range m.Layers {
+		if len(l.Parts) != 1 {
+			return nil, nil, abi.Errorf(abi.ErrInvalid, "layer %d has %d parts, a nydus layer has one", i, len(l.Parts))
+		}
+		b, err := openBlob(m, m.Parts, int(l.Parts[0]))
+		if err != nil {
+			return nil, nil, err
+		}
+		tree, err := b.tree()
+		if err == nil && len(l.State) > 0 {
+			err = tree.ApplyState(l.State)
+		}
+		if err == nil {
+			err = merger.Add(tree, b.id())
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		array, header, err := b.meta()
+		if err != nil {
+			return nil, nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		if header != nil {
+			metas = append(metas, metaFile{b.id(), rafs6.AppendRuntimeMeta(nil, array, header)})
+		}
+		if err := b.Close(); err != nil {
+			return nil, nil, err
+		}
+	}
+	tree, err := merger.Finish()
+	return tree, metas, err
+}
+
+// writeBootstrapLayer writes the tar.gz with the bootstrap and the chunk tables of the blobs.
+func writeBootstrapLayer(h abi.Host, boot []byte, metas []metaFile) (info abi.StreamInfo, err error) {
+	sink, err := sdk.OpenFilteredSink(h, 0, abi.FilterGzip, 0)
+	if err != nil {
+		return info, err
+	}
+	dir, err := sdk.AppendTarHeader(nil, &abi.Entry{Kind: abi.KindDir, Mode: 0o755, Path: "image"})
+	if err != nil {
+		return info, err
+	}
+	if _, err := sink.Write(dir); err != nil {
+		return info, err
+	}
+	if err := writeFile(sink, bootFile, boot); err != nil {
+		return info, err
+	}
+	seen := map[string]bool{}
+	for _, f := range metas {
+		if seen[f.id] {
+			continue
+		}
+		seen[f.id] = true
+		if err := writeFile(sink, "image/"+f.id+".blob.meta", f.bytes); err != nil {
+			return info, err
+		}
+	}
+	if _, err := sink.Write(sdk.AppendTarEnd(nil)); err != nil {
+		return info, err
+	}
+	return sink.Close()
+}
+
+func writeFile(sink *sdk.Sink, path string, body []byte) error {
+	head, err := sdk.AppendTarHeader(nil, &abi.Entry{Kind: abi.KindRegular, Mode: 0o444, Path: path, Size: int64(len(body))})
+	if err != nil {
+		return err
+	}
+	for _, p := range [][]byte{head, body, sdk.AppendTarPadding(nil, int64(len(body)))} {
+		if len(p) == 0 {
+			continue
+		}
+		if _, err := sink.Write(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
