@@ -2,6 +2,7 @@ package accel
 
 import (
 	"slices"
+	"time"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/klauspost/compress/flate"
@@ -120,6 +121,7 @@ func (c *codecs) encodeGzip(level int, dst, src []byte) ([]byte, error) {
 		c.gzipEnc[level] = w
 	}
 	w.Reset(out)
+	w.ModTime = time.Unix(0, 0) // the zero Time would be written as a time
 	_, err := w.Write(src)
 	if err == nil {
 		err = w.Close()
