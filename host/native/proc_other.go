@@ -1,0 +1,9 @@
+//go:build !unix
+
+package native
+
+import "syscall"
+
+func processAttributes() *syscall.SysProcAttr { return nil }
+
+func killGroup(int) {}
