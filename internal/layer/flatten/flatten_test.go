@@ -36,7 +36,7 @@ func entries(t testing.TB, script string) (es []abi.Entry, bodies []string) {
 		} else if p, to, ok := strings.Cut(w, "=>"); ok {
 			e.Kind, e.Path, e.Link = abi.KindHardlink, p, to
 		} else if strings.HasSuffix(w, "/") {
-			e.Kind, e.Path = abi.KindDir, strings.TrimSuffix(w, "/")
+			e.Kind, e.Path = abi.KindDir, strings.TrimSuffix(strings.TrimPrefix(w, "./"), "/")
 			if !ok && mode == "" {
 				e.Mode = 0o755
 			}
@@ -128,6 +128,7 @@ func TestRules(t *testing.T) {
 		{"whiteout of nothing", []string{"a", ".wh.b"}, flatten.Options{}, "a"},
 		{"whiteout in the bottom layer", []string{"a .wh.a"}, flatten.Options{}, "a"},
 		{"whiteout implies its parent", []string{"", "x/.wh.a"}, flatten.Options{}, "x/?"},
+		{"whiteout does not keep its parent", []string{"", "x/.wh.a .wh.x"}, flatten.Options{}, ""},
 		{"whiteout before", []string{"a=old", ".wh.a a=new"}, flatten.Options{}, "a=new"},
 		{"whiteout after", []string{"a=old", "a=new .wh.a"}, flatten.Options{}, "a=new"},
 		{"whiteout before, directory", []string{"a/ a/x", ".wh.a a/y"}, flatten.Options{}, "a/? a/y"},
@@ -149,6 +150,7 @@ func TestRules(t *testing.T) {
 		{"parent link, absolute", []string{"usr/lib/ a/lib->/usr/lib", "a/lib/x"}, flatten.Options{}, "a/? a/lib->/usr/lib usr/? usr/lib/ usr/lib/x"},
 		{"parent link above the root", []string{"a/l->../../../t a/l/x"}, flatten.Options{}, "a/? a/l->../../../t t/? t/x"},
 		{"parent link to nothing", []string{"l->no/where l/x"}, flatten.Options{}, "l->no/where no/? no/where/? no/where/x"},
+		{"dots behind a link", []string{"x/y/ l->x/y d/m->../l/../z d/m/f"}, flatten.Options{}, "d/? d/m->../l/../z l->x/y x/? x/y/ x/z/? x/z/f"},
 		{"whiteout through a link", []string{"d/x l->d", "l/.wh.x"}, flatten.Options{}, "d/? l->d"},
 		{"overlay: lower link", []string{"usr/lib/ lib->usr/lib", "lib/x"}, overlay, "lib/? lib/x usr/? usr/lib/"},
 		{"overlay: lower file", []string{"a", "a/x"}, overlay, "a/? a/x"},

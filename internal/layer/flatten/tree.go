@@ -1,6 +1,7 @@
 package flatten
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
@@ -17,9 +18,9 @@ type Options struct {
 
 // Limits that no real image comes near.
 const (
-	maxLinks   = 255  // symbolic links on the way to one entry, as in containerd
-	maxDepth   = 4096 // directories above an entry
-	maxImplied = 2048 // directories that one entry implies
+	maxLinks = 255     // symbolic links on the way to one entry, as in containerd
+	maxDepth = 4096    // directories above an entry
+	maxSteps = 1 << 15 // elements of all paths and link targets on the way
 )
 
 // inode is a file with all its names. Directories have one.
@@ -43,6 +44,7 @@ type node struct {
 	ino           *inode
 	kids          map[string]*node
 	layer, pruned int32
+	depth         int32 // of the root: 0
 	implied       bool
 }
 
@@ -188,10 +190,13 @@ func (t *Tree) add(e *abi.Entry, parent *node, name string, ino *inode) (*node, 
 	if t.names >= t.opt.Names {
 		return nil, fail(e, abi.ErrLimit, "names in the image", "too many", "fewer, see Options.Names")
 	}
+	if parent.depth >= maxDepth {
+		return nil, fail(e, abi.ErrLimit, "directories above the entry", "too many", fmt.Sprintf("at most %d", maxDepth))
+	}
 	if parent.kids == nil {
 		parent.kids = make(map[string]*node)
 	}
-	n := &node{name: strings.Clone(name), parent: parent, ino: ino, layer: t.layer}
+	n := &node{name: strings.Clone(name), parent: parent, ino: ino, layer: t.layer, depth: parent.depth + 1}
 	ino.names++
 	t.names++
 	parent.kids[n.name] = n
@@ -251,59 +256,82 @@ func (t *Tree) parent(e *abi.Entry, dir string) (*node, error) {
 	return n, err
 }
 
-// walk resolves dir. Without create it returns nil if dir does not exist or is no directory. As in containerd the target of
-// a symbolic link is cleaned lexically before it is followed.
+// walk resolves dir. Without create it returns nil if dir does not exist or is no directory. Symbolic links are followed as
+// the kernel does below a changed root; what does not exist counts as a directory to be, so that ".." takes it back.
 func (t *Tree) walk(e *abi.Entry, dir string, create bool) (*node, error) {
-	n, depth, links, implied := t.root, 0, 0, 0
+	n, links, steps := t.root, 0, 0
+	var missing []string // below n
 	for rest := dir; rest != ""; {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
-		if name == ".." && n.parent != nil {
-			n, depth = n.parent, depth-1
+		if steps++; steps > maxSteps {
+			return nil, fail(e, abi.ErrLimit, "steps to the parent through symbolic links", "too many", fmt.Sprintf("at most %d", maxSteps))
 		}
-		if name == "" || name == "." || name == ".." {
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			if len(missing) > 0 {
+				missing = missing[:len(missing)-1]
+			} else if n.parent != nil {
+				n = n.parent
+			}
 			continue
 		}
 		kid := n.kids[name]
-		if kid != nil && kid.ino.kind != abi.KindDir && t.opt.Overlay && kid.layer < t.layer {
-			if create {
-				t.remove(kid)
-			}
-			kid = nil
+		if len(missing) > 0 || kid == nil || t.replaceable(kid) {
+			missing = append(missing, name)
+			continue
 		}
-		switch {
-		case kid == nil && !create:
-			return nil, nil
-		case kid == nil:
-			if implied++; implied > maxImplied {
-				return nil, fail(e, abi.ErrLimit, "implied directories", "too many", "at most 2048")
-			}
-			ino := impliedInode()
-			ino.names = 0
-			var err error
-			if kid, err = t.add(e, n, name, ino); err != nil {
-				return nil, err
-			}
-			kid.implied = true
-		case kid.ino.kind == abi.KindSymlink:
+		switch kid.ino.kind {
+		case abi.KindDir:
+			n = kid
+		case abi.KindSymlink:
 			if links++; links > maxLinks {
 				return nil, fail(e, abi.ErrCorrupt, "parent", "a loop of symbolic links", "a directory")
 			}
-			to := path.Clean(kid.ino.link)
-			if path.IsAbs(to) {
-				n, depth = t.root, 0
+			if path.IsAbs(kid.ino.link) {
+				n = t.root
 			}
-			rest = strings.TrimPrefix(to, "/") + "/" + rest
-			continue
-		case kid.ino.kind != abi.KindDir && !create:
-			return nil, nil
-		case kid.ino.kind != abi.KindDir:
+			rest = kid.ino.link + "/" + rest
+		default:
+			if !create {
+				return nil, nil
+			}
 			return nil, fail(e, abi.ErrCorrupt, "parent", quote(kid.path())+", which is no directory", "a directory")
 		}
-		n = kid
-		if depth++; depth > maxDepth {
-			return nil, fail(e, abi.ErrLimit, "directories above the entry", "too many", "at most 4096")
+	}
+	if len(missing) == 0 {
+		return n, nil
+	}
+	if !create {
+		return nil, nil
+	}
+	return t.imply(e, n, missing)
+}
+
+// replaceable tells whether a directory of the current layer would hide n.
+func (t *Tree) replaceable(n *node) bool {
+	return t.opt.Overlay && n.layer < t.layer && n.ino.kind != abi.KindDir
+}
+
+// imply creates directories below n.
+func (t *Tree) imply(e *abi.Entry, n *node, names []string) (*node, error) {
+	for _, name := range names {
+		if old := n.kids[name]; old != nil {
+			t.remove(old)
 		}
+		ino := impliedInode()
+		ino.names = 0
+		kid, err := t.add(e, n, name, ino)
+		if err != nil {
+			return nil, err
+		}
+		kid.implied = true
+		if e.Flags&(abi.EntryWhiteout|abi.EntryOpaque) != 0 {
+			kid.layer-- // exists, but is nothing that this layer brings
+		}
+		n = kid
 	}
 	return n, nil
 }
