@@ -88,6 +88,14 @@ func checkDescriptor(d ocispec.Descriptor, lim Limits) error {
 	if d.MediaType == "" {
 		return abi.Errorf(abi.ErrCorrupt, "descriptor of %s has no media type", d.Digest)
 	}
+	if err := checkPlain("media type", d.MediaType, d.ArtifactType); err != nil {
+		return err
+	}
+	if p := d.Platform; p != nil {
+		if err := checkPlain("platform", p.OS, p.Architecture, p.Variant, p.OSVersion, strings.Join(p.OSFeatures, "")); err != nil {
+			return err
+		}
+	}
 	if d.Size < 0 {
 		return abi.Errorf(abi.ErrCorrupt, "descriptor of %s: size is %d, want 0 or more", d.Digest, d.Size)
 	}
@@ -106,6 +114,16 @@ func checkDescriptor(d ocispec.Descriptor, lim Limits) error {
 		return abi.Errorf(abi.ErrLimit, "descriptor of %s embeds %d bytes of data, the limit is %d", d.Digest, n, lim.Data)
 	}
 	return verify(d, d.Data, "embedded data")
+}
+
+// checkPlain accepts names that can be printed as they are: up to 1024 printable ASCII characters.
+func checkPlain(what string, names ...string) error {
+	for _, s := range names {
+		if len(s) > 1024 || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return abi.Errorf(abi.ErrCorrupt, "%s %.80q has characters other than printable ASCII or is longer than 1024", what, s)
+		}
+	}
+	return nil
 }
 
 func checkAnnotations(a map[string]string, lim Limits) error {

@@ -174,21 +174,23 @@ func (l *loader) manifest(ctx context.Context, n *Node, nesting int) error {
 
 // document reads and parses n's bytes, or takes them from the first node of the same digest.
 func (l *loader) document(ctx context.Context, n *Node) error {
-	if first, ok := l.docs[n.Desc.Digest]; ok {
+	first, known := l.docs[n.Desc.Digest]
+	if known && first.Desc.MediaType == n.Desc.MediaType {
 		n.Raw, n.Index, n.Manifest = first.Raw, first.Index, first.Manifest
 		return nil
 	}
-	raw, err := l.read(ctx, n.Desc, l.lim.Document)
-	if err != nil {
+	var err error
+	if known { // by Docker's name and by OCI's: the document has to fit both
+		n.Raw = first.Raw
+	} else if n.Raw, err = l.read(ctx, n.Desc, l.lim.Document); err != nil {
 		return err
 	}
-	n.Raw = raw
 	if n.Kind == KindIndex {
-		n.Index, err = parseIndex(raw, n.Desc.MediaType, l.lim)
+		n.Index, err = parseIndex(n.Raw, n.Desc.MediaType, l.lim)
 	} else {
-		n.Manifest, err = parseManifest(raw, n.Desc.MediaType, l.lim)
+		n.Manifest, err = parseManifest(n.Raw, n.Desc.MediaType, l.lim)
 	}
-	if err != nil {
+	if err != nil || known {
 		return err
 	}
 	l.docs[n.Desc.Digest] = n

@@ -170,6 +170,21 @@ func hostiles() []hostile {
 		}, graph.LoadOptions{}},
 		{"negative size", abi.ErrCorrupt, "size is -1", manifestWith(func(_, l *desc) { l.Size = -1 }), graph.LoadOptions{}},
 		{"empty document", abi.ErrCorrupt, "size of the manifest is 0", func(s *store) desc { return s.Index(s.Put(ociManifest, nil)) }, graph.LoadOptions{}},
+		{"control characters in a platform", abi.ErrCorrupt, "printable", func(s *store) desc {
+			d := twoLayers(s, ocispec.Platform{})
+			d.Platform = &ocispec.Platform{OS: "linux\x1b[2J", Architecture: "amd64"}
+			return s.Index(d)
+		}, graph.LoadOptions{}},
+		{"control characters in a config", abi.ErrCorrupt, "printable", func(s *store) desc {
+			return s.Index(s.Image(graphtest.Image{ConfigJSON: `{"os":"a\nb"}`}))
+		}, graph.LoadOptions{}},
+		{"control characters in a media type", abi.ErrCorrupt, "printable", manifestWith(func(_, l *desc) { l.MediaType = "a/\nb" }), graph.LoadOptions{}},
+		{"docker manifest seen as OCI", abi.ErrCorrupt, "document says it is", func(s *store) desc {
+			d := s.Image(graphtest.Image{Docker: true})
+			e := d
+			e.MediaType = ociManifest
+			return s.Index(d, e)
+		}, graph.LoadOptions{}},
 		{"no media type", abi.ErrCorrupt, "no media type", manifestWith(func(_, l *desc) { l.MediaType = "" }), graph.LoadOptions{}},
 		{"digest algorithm", abi.ErrUnsupported, "algorithm", manifestWith(func(_, l *desc) { l.Digest = "md5:d41d8cd98f00b204e9800998ecf8427e00000000" }), graph.LoadOptions{}},
 		{"upper-case digest", abi.ErrCorrupt, "lower-case", manifestWith(func(_, l *desc) {
@@ -240,6 +255,23 @@ func TestHostile(t *testing.T) {
 				t.Errorf("message %q, want the place and %q", err, h.text)
 			}
 		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	s := graphtest.NewStore()
+	im := graphtest.Image{}
+	for i := range 128 {
+		im.Layers = append(im.Layers, s.Layer(map[string]string{"f": fmt.Sprint(i)}))
+	}
+	many := s.Image(im)
+	odd := s.Image(graphtest.Image{ConfigJSON: `{"os":"linux","architecture":"amd64","history":[{"comment":"a layer that is not there"}]}`})
+	odd.Platform = &ocispec.Platform{OS: "linux"}
+	w := load(t, s, s.Index(many, odd)).Warnings
+	for i, want := range []string{"128 layers are more than", "platform lacks architecture or os", "history names 1 layers, the manifest has 0"} {
+		if len(w) != 3 || !strings.Contains(w[i], want) {
+			t.Fatalf("warnings %q, want %q", w, want)
+		}
 	}
 }
 

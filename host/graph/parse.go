@@ -3,6 +3,7 @@ package graph
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/convhost/convhost/abi"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -43,6 +44,9 @@ func parseManifest(raw []byte, mediaType string, lim Limits) (*ocispec.Manifest,
 	m := &ocispec.Manifest{}
 	if err := decodeAll(c, map[string]any{"schemaVersion": &m.SchemaVersion, "mediaType": &m.MediaType,
 		"artifactType": &m.ArtifactType, "annotations": &m.Annotations}); err != nil {
+		return nil, err
+	}
+	if err := checkPlain("artifact type", m.ArtifactType); err != nil {
 		return nil, err
 	}
 	if isNull(c.get("config")) {
@@ -161,6 +165,9 @@ func parseConfig(raw []byte) (*ImageConfig, error) {
 	cfg := &ImageConfig{}
 	if err := decodeAll(c, map[string]any{"architecture": &cfg.Architecture, "os": &cfg.OS, "os.version": &cfg.OSVersion,
 		"os.features": &cfg.OSFeatures, "variant": &cfg.Variant, "history": &cfg.History}); err != nil {
+		return nil, err
+	}
+	if err := checkPlain("platform", cfg.OS, cfg.Architecture, cfg.Variant, cfg.OSVersion, strings.Join(cfg.OSFeatures, "")); err != nil {
 		return nil, err
 	}
 	if isNull(c.get("rootfs")) {
