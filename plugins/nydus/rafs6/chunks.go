@@ -87,11 +87,12 @@ func (b *Builder) Finish() (*Tree, error) {
 		b.have = 0
 	}
 	t.seal()
-	for _, n := range append([]int32{root}, t.order...) {
-		if t.inodeOf(n).xattrLen > 0 {
-			t.flags |= flagHasXattr
-			break
-		}
+	xattrs := t.inodeOf(root).xattrLen > 0
+	for k := 0; k < len(t.order) && !xattrs; k++ {
+		xattrs = t.inodeOf(t.order[k]).xattrLen > 0
+	}
+	if xattrs {
+		t.flags |= flagHasXattr
 	}
 	if t.chunks.n > 0 {
 		t.blobs = []Blob{{ChunkCount: uint32(t.chunks.n), Codec: b.o.Codec, Digest: b.o.Digest, CompressedSize: b.end,

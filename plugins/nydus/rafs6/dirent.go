@@ -8,33 +8,35 @@ package rafs6
 // All names, "." and ".." included, are sorted as bytes over the whole directory.
 
 // dirents calls fn for each entry of directory d in order.
-func (t *Tree) dirents(d int32, fn func(name string, n int32)) {
-	self, parent := "..", t.nodes.at(d).parent
+func (t *Tree) dirents(d int32, fn func(name []byte, n int32)) {
+	parent := t.nodes.at(d).parent
 	dots := 0 // how many of "." and ".." are out
 	for _, k := range t.children(t.inodeOf(d)) {
-		name := string(t.name(k))
-		if dots == 0 && name > "." {
-			fn(".", d)
+		name := t.name(k)
+		if dots == 0 && string(name) > "." {
+			fn(dotDot[:1], d)
 			dots = 1
 		}
-		if dots == 1 && name > self {
-			fn(self, parent)
+		if dots == 1 && string(name) > ".." {
+			fn(dotDot, parent)
 			dots = 2
 		}
 		fn(name, k)
 	}
 	if dots == 0 {
-		fn(".", d)
+		fn(dotDot[:1], d)
 	}
 	if dots <= 1 {
-		fn(self, parent)
+		fn(dotDot, parent)
 	}
 }
+
+var dotDot = []byte("..")
 
 // direntsSize is the i_size of directory d.
 func (t *Tree) direntsSize(d int32) int64 {
 	full, used := int64(0), 0
-	t.dirents(d, func(name string, _ int32) {
+	t.dirents(d, func(name []byte, _ int32) {
 		n := direntSize + len(name)
 		if used+n > blockSize {
 			full, used = full+blockSize, 0
@@ -50,8 +52,6 @@ func (t *Tree) appendDirents(dst []byte, d int32) []byte {
 	var names []byte
 	var ends []int
 	flush := func() {
-		pos := start + direntSize*len(ends)
-		_ = dst[:pos]
 		for k := range ends {
 			off := 0
 			if k > 0 {
@@ -61,7 +61,7 @@ func (t *Tree) appendDirents(dst []byte, d int32) []byte {
 		}
 		dst = append(dst, names...)
 	}
-	t.dirents(d, func(name string, n int32) {
+	t.dirents(d, func(name []byte, n int32) {
 		if len(dst)-start+len(names)+direntSize+len(name) > blockSize {
 			flush()
 			for (len(dst)-start)%blockSize != 0 {

@@ -2,6 +2,7 @@ package rafs6
 
 import (
 	"io"
+	"math"
 	"math/bits"
 
 	"github.com/convhost/convhost/abi"
@@ -61,6 +62,10 @@ func (t *Tree) WriteBootstrap(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return int64(p.size), t.emit(w, p)
+}
+
+func (t *Tree) emit(w io.Writer, p *plan) error {
 	e := &emitter{w: w, buf: make([]byte, 0, emitBuffer+blockSize)}
 	t.emitHead(e, p)
 	t.emitInodes(e, p)
@@ -71,13 +76,20 @@ func (t *Tree) WriteBootstrap(w io.Writer) (int64, error) {
 	}
 	e.seek(p.size)
 	e.flush()
-	return int64(p.size), e.err
+	return e.err
 }
 
 // Bootstrap returns what WriteBootstrap writes.
 func (t *Tree) Bootstrap() ([]byte, error) {
-	var b sliceWriter
-	if _, err := t.WriteBootstrap(&b); err != nil {
+	p, err := t.layout()
+	if err != nil {
+		return nil, err
+	}
+	if p.size > math.MaxInt32 {
+		return nil, fail(abi.ErrLimit, formatTree, -1, "bootstrap", udec(p.size)+" bytes", "less than 2 GiB in memory")
+	}
+	b := make(sliceWriter, 0, p.size)
+	if err := t.emit(&b, p); err != nil {
 		return nil, err
 	}
 	return b, nil
