@@ -179,11 +179,9 @@ func TestWriteLayerVectors(t *testing.T) {
 					}
 					return z, nil
 				},
-				Sum: func(p []byte) ([32]byte, error) { return sha256.Sum256(p), nil },
-				DataSum: func(h []byte) ([32]byte, error) {
-					return sha256.Sum256(append(slices.Clone(wantBlob[:data]), h...)), nil
-				},
-				BlobID: func() (string, error) { return want.Blobs()[0].ID, nil },
+				Sum:     func(p []byte) ([32]byte, error) { return sha256.Sum256(p), nil },
+				DataSum: func() ([32]byte, error) { return sha256.Sum256(out.Bytes()), nil },
+				BlobID:  func() (string, error) { return want.Blobs()[0].ID, nil },
 			})
 			if err != nil {
 				t.Fatal(err)

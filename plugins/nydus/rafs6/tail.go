@@ -17,9 +17,10 @@ type TailOptions struct {
 	Encode func(codec abi.Codec, p []byte) ([]byte, error)
 	// Sum is SHA-256. Needed with Toc.
 	Sum func(p []byte) ([32]byte, error)
-	// DataSum returns the SHA-256 of the chunk data followed by header, the tar header behind it. It is called once,
-	// with Toc, if there are chunks. nil leaves the digest of image.blob in the ToC zero: no known reader looks at it.
-	DataSum func(header []byte) ([32]byte, error)
+	// DataSum returns the SHA-256 of the blob so far: the chunk data, and the tar header behind it that w got just before.
+	// It is called once, with Toc, if there are chunks. nil leaves the digest of image.blob in the ToC zero: no known
+	// reader looks at it.
+	DataSum func() ([32]byte, error)
 	// BlobID returns the id for a bootstrap that is not inlined; it is called when all of the blob is written.
 	BlobID func() (string, error)
 }
@@ -130,17 +131,19 @@ func (t *Tree) writeMeta(w *tailWriter, b *Blob) error {
 	}
 	if w.o.Toc {
 		b.Features |= FeatToc | FeatTarHeader | FeatInlinedDigest
+	}
+	if err := w.header(MemberData, data); err != nil {
+		return err
+	}
+	if w.o.Toc {
 		m := Member{Name: MemberData, Stored: data, Size: int64(b.UncompressedSize), HasSum: w.o.DataSum != nil}
 		if m.HasSum {
 			var err error
-			if m.Digest, err = w.o.DataSum(TarHeader(MemberData, data)); err != nil {
+			if m.Digest, err = w.o.DataSum(); err != nil {
 				return err
 			}
 		}
 		w.tail.Members = append(w.tail.Members, m)
-	}
-	if err := w.header(MemberData, data); err != nil {
-		return err
 	}
 	array := t.AppendChunkInfos(nil)
 	stored, codec, err := w.encode(b.Codec, array)
