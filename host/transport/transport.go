@@ -95,6 +95,10 @@ func OpenSource(ctx context.Context, ref Reference, opts Options) (Source, error
 	switch ref.Transport {
 	case OCI:
 		return openLayoutSource(ref)
+	case OCIArchive:
+		return openArchiveSource(ctx, ref, opts)
+	case DockerArchive:
+		return openDockerSource(ctx, ref, opts)
 	}
 	return nil, abi.Errorf(abi.ErrInvalid, "reference has no known transport: %q", ref.Transport)
 }
@@ -108,6 +112,10 @@ func OpenTarget(ctx context.Context, ref Reference, opts Options) (Target, error
 	switch ref.Transport {
 	case OCI:
 		return openLayoutTarget(ctx, ref)
+	case OCIArchive:
+		return openArchiveTarget(ref)
+	case DockerArchive:
+		return openDockerTarget(ref)
 	}
 	return nil, abi.Errorf(abi.ErrInvalid, "reference has no known transport: %q", ref.Transport)
 }
