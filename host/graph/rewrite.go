@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"github.com/convhost/convhost/abi"
@@ -36,7 +37,7 @@ type Conversion struct {
 
 // ConvertFunc converts the layers of one image and says what changes; nil means that nothing does. It is called once
 // per digest, for different manifests from different goroutines at the same time, with a context that is canceled
-// when another one failed. All blobs that the change refers to must be stored when it returns.
+// when another one failed. A panic becomes an abi.ErrInternal. All blobs that the change refers to must be stored when it returns.
 type ConvertFunc func(ctx context.Context, m *Node) (*Conversion, error)
 
 // RewriteOptions steer Rewrite.
@@ -154,7 +155,7 @@ func (r *rewriter) convertAll(ctx context.Context, convert ConvertFunc) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if results[i], errs[i] = convert(cctx, m); errs[i] != nil {
+			if results[i], errs[i] = guard(cctx, convert, m); errs[i] != nil {
 				errs[i] = fmt.Errorf("%s: %w", m.Path(), errs[i])
 				cancel()
 			}
@@ -172,6 +173,16 @@ func (r *rewriter) convertAll(ctx context.Context, convert ConvertFunc) error {
 		return err
 	}
 	return first
+}
+
+// guard makes an error of a panic in convert: nobody else could catch it in this goroutine.
+func guard(ctx context.Context, convert ConvertFunc, m *Node) (c *Conversion, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c, err = nil, abi.Errorf(abi.ErrInternal, "conversion panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return convert(ctx, m)
 }
 
 // visit rewrites what n refers to, children first, each document once.

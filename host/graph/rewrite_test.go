@@ -417,6 +417,48 @@ func TestCollapse(t *testing.T) {
 	}
 }
 
+func TestCollapseUnchanged(t *testing.T) {
+	s := graphtest.NewStore()
+	amd := twoLayers(s, ocispec.Platform{})
+	out, _ := rewrite(t, s, s.Index(amd), all, graph.RewriteOptions{Collapse: true}, func(context.Context, *graph.Node) (*graph.Conversion, error) { return nil, nil })
+	if out.Root.Digest != amd.Digest || !out.Changed || len(out.Kept) != 1 || out.Kept[0].Desc.Digest != amd.Digest {
+		t.Errorf("%+v", out)
+	}
+}
+
+// TestSharedConfigIsWrittenOnce: two manifests with one config, which changes in the same way.
+func TestSharedConfigIsWrittenOnce(t *testing.T) {
+	s := graphtest.NewStore()
+	a, b := s.Image(graphtest.Image{Annotations: map[string]string{"v": "1"}}), s.Image(graphtest.Image{Annotations: map[string]string{"v": "2"}})
+	out, _ := rewrite(t, s, s.Index(a, b), all, graph.RewriteOptions{}, func(context.Context, *graph.Node) (*graph.Conversion, error) {
+		return &graph.Conversion{Config: graph.ConfigChange{OSFeatures: []string{"f"}}}, nil
+	})
+	if len(out.Documents) != 4 || len(s.Written()) != 4 {
+		t.Errorf("%d documents, written %v", len(out.Documents), s.Written())
+	}
+}
+
+// TestEntrySaysArtifact: the index says that an image manifest is an artifact.
+func TestEntrySaysArtifact(t *testing.T) {
+	s := graphtest.NewStore()
+	amd := twoLayers(s, ocispec.Platform{})
+	amd.ArtifactType = "application/example"
+	if n := load(t, s, s.Index(amd)).Root.Children[0]; n.Runnable || n.Reason != "artifact of type application/example" {
+		t.Errorf("runnable %v, %s", n.Runnable, n.Reason)
+	}
+}
+
+func TestPanicIsAnError(t *testing.T) {
+	s := graphtest.NewStore()
+	g := load(t, s, twoLayers(s, ocispec.Platform{}))
+	_, err := graph.Rewrite(t.Context(), g, must[*graph.Selection](t)(graph.Select(g, all)), func(context.Context, *graph.Node) (*graph.Conversion, error) {
+		panic("oh")
+	}, s, graph.RewriteOptions{})
+	if abi.ClassOf(err) != abi.ErrInternal || !strings.Contains(err.Error(), "panicked: oh") {
+		t.Errorf("%v", err)
+	}
+}
+
 // TestFinishLayer holds the shape that lazy formats ask for against a manifest and config written by hand.
 func TestFinishLayer(t *testing.T) {
 	s := graphtest.NewStore()
