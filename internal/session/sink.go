@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -60,7 +61,11 @@ func (k *sink) setFilter(filter abi.SinkFilter, level int) (err error) {
 		if level == 0 {
 			level = gzip.DefaultCompression
 		}
-		k.filter, err = gzip.NewWriterLevel((*stored)(k), level)
+		var z *gzip.Writer
+		if z, err = gzip.NewWriterLevel((*stored)(k), level); err == nil {
+			z.ModTime = time.Unix(0, 0) // the zero Time is written as garbage
+			k.filter = z
+		}
 	case abi.FilterZstd:
 		if level == 0 {
 			level = 3
