@@ -10,6 +10,9 @@
 //	out, err := graph.Rewrite(ctx, g, sel, convert, writer, graph.RewriteOptions{})
 //	// out.Root is the new root; publish it last
 //
+// The target then needs out.Documents, the blobs that convert made, and what out.Kept refers to ([Blobs]); in a
+// containerd store every document also needs its [ChildLabels]. Read the result back with Load before publishing it.
+//
 // convert is called once per distinct selected manifest. It converts the layers by whatever means and says what
 // changes in config and manifest ([Conversion]); the package edits the documents and the indexes above them.
 //

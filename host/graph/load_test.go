@@ -82,6 +82,21 @@ func TestLoadTree(t *testing.T) {
 		!strings.Contains(p, "… → manifest 2 (linux/arm64/v8) sha256:") || !strings.Contains(p, " → layer 2 sha256:") {
 		t.Errorf("path is %s", p)
 	}
+	if d := last.DiffID(); d == "" || d != last.Parent.ConfigNode().Config.RootFS.DiffIDs[1] || g.Root.DiffID() != "" {
+		t.Errorf("diff_id is %s", d)
+	}
+	seen := map[digest.Digest]bool{}
+	for _, d := range graph.Blobs(g.Root, g.Root) { // every parent after all of its children, nothing twice
+		for _, c := range must[[]ocispec.Descriptor](t)(graph.Children(d.MediaType, s.Get(d.Digest))) {
+			if !seen[c.Digest] {
+				t.Errorf("%s comes before its child %s", d.Digest, c.Digest)
+			}
+		}
+		if seen[d.Digest] {
+			t.Errorf("%s twice", d.Digest)
+		}
+		seen[d.Digest] = true
+	}
 	if last.Depth() != 3 || len(g.Warnings) != 0 {
 		t.Errorf("depth %d, warnings %q", last.Depth(), g.Warnings)
 	}

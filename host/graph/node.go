@@ -92,6 +92,37 @@ func (n *Node) Layers() []*Node {
 	return n.Children[1:]
 }
 
+// DiffID returns the digest that the config gives for the uncompressed form of a layer; "" for other nodes and where
+// the config was not read.
+func (n *Node) DiffID() digest.Digest {
+	if n.Role != RoleLayer {
+		return ""
+	}
+	if c := n.Parent.ConfigNode().Config; c != nil && n.Position < len(c.RootFS.DiffIDs) {
+		return c.RootFS.DiffIDs[n.Position]
+	}
+	return ""
+}
+
+// Blobs returns each blob at and below the nodes once, children before parents: the order in which to copy them.
+func Blobs(nodes ...*Node) (out []ocispec.Descriptor) {
+	seen := map[digest.Digest]bool{}
+	var visit func(n *Node)
+	visit = func(n *Node) {
+		for _, c := range n.Children {
+			visit(c)
+		}
+		if !seen[n.Desc.Digest] {
+			seen[n.Desc.Digest] = true
+			out = append(out, n.Desc)
+		}
+	}
+	for _, n := range nodes {
+		visit(n)
+	}
+	return out
+}
+
 // Walk calls fn for n and everything below it, parents first, in document order, until fn returns false.
 func (n *Node) Walk(fn func(*Node) bool) bool {
 	if !fn(n) {
