@@ -43,8 +43,6 @@ func (p *process) invoke(ctx context.Context, c *call, op abi.Op, req []byte) ([
 		return nil, p.callError(op, err)
 	case resp.Failed:
 		return nil, resp.Error.Err()
-	case len(resp.Response) > abi.MaxControl:
-		return nil, abi.Errorf(abi.ErrLimit, "plugin %s: %s: response of %d bytes is larger than the limit of %d", p.name, op, len(resp.Response), abi.MaxControl)
 	}
 	return resp.Response, nil
 }

@@ -78,8 +78,9 @@ func (o *printed) line(s string) {
 	if o.crashed {
 		level = slog.LevelError
 	}
-	// The head of a stack trace says more than its end.
-	if !o.crashed || len(o.tail) < tailLines || strings.HasPrefix(s, "panic: ") {
+	// What go-plugin says of itself is no last word, and the head of a stack trace says more than its end.
+	quiet := level < slog.LevelWarn && msg != s
+	if !quiet && (!o.crashed || len(o.tail) < tailLines || strings.HasPrefix(s, "panic: ")) {
 		if o.tail = append(o.tail, msg[:min(len(msg), tailLine)]); len(o.tail) > tailLines {
 			o.tail = o.tail[1:]
 		}

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -123,14 +124,11 @@ func (s *memorySink) Abort() {
 func layerBytes(t testing.TB, n int) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	z, _ := gzip.NewWriterLevel(&b, gzip.NoCompression)
 	w := tar.NewWriter(z)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range n {
-		body := make([]byte, r.IntN(200_000))
-		for j := range body {
-			body[j] = byte(r.IntN(20))
-		}
+		body := bytes.Repeat(binary.LittleEndian.AppendUint64(nil, r.Uint64()), r.IntN(20_000))
 		if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("d/f%d", i), Size: int64(len(body)), Mode: 0o644}); err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ type output struct {
 }
 
 // drainTimeout is how long the rest of an output may take to arrive after the plugin has closed it.
-const drainTimeout = 5 * time.Second
+const drainTimeout = 2 * time.Second
 
 func (c *call) openOutput(f *abi.DataFrame) {
 	o := &output{sum: sha256.New(), done: make(chan struct{})}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/dataplane"
 	"github.com/convhost/convhost/internal/session"
 )
 
@@ -72,8 +73,8 @@ func (p *Plugin) Digest() string { return p.exe.digest }
 // is not used. The error is the plugin's, of its class; where the host's side of a stream failed, errors.Is finds
 // that error too. ErrPlugin: the process died, or broke the contract.
 func (p *Plugin) Run(ctx context.Context, op abi.Op, req []byte, grants session.Config) ([]byte, error) {
-	if len(req) > abi.MaxControl {
-		return nil, abi.Errorf(abi.ErrLimit, "request of %d bytes is larger than the limit of %d", len(req), abi.MaxControl)
+	if len(req) > dataplane.MaxPayload {
+		return nil, abi.Errorf(abi.ErrLimit, "request of %d bytes is larger than the limit of %d", len(req), dataplane.MaxPayload)
 	}
 	if err := contextError(ctx); err != nil {
 		return nil, err

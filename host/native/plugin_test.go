@@ -20,6 +20,9 @@ import (
 
 // The test binary is the test plugin: started by a host, it serves.
 func TestMain(m *testing.M) {
+	if os.Getenv("TEST_HOST") != "" {
+		beHost()
+	}
 	if os.Getenv("CONVHOST_PLUGIN") != "" {
 		switch os.Getenv("TEST_MODE") {
 		case "major":
@@ -30,6 +33,8 @@ func TestMain(m *testing.M) {
 		case "words":
 			fmt.Fprintln(os.Stderr, "cannot find my config")
 			os.Exit(3)
+		case "liar":
+			serveLiar()
 		}
 		sdk.Main(testPlugin{})
 	}

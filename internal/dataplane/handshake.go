@@ -21,4 +21,7 @@ const (
 	EnvDataFD = "CONVHOST_DATA_FD"
 	// MaxMessage is the most bytes of one gRPC message: a request of abi.MaxControl with what surrounds it.
 	MaxMessage = abi.MaxControl + 1<<20
+	// MaxPayload is the most bytes of an operation's request or response, which travel inside a message of
+	// abi.MaxControl.
+	MaxPayload = abi.MaxControl - 1<<20
 )

@@ -31,8 +31,8 @@ func (s *server) Call(ctx context.Context, req *abi.CallRequest) (*abi.CallRespo
 	cl := &client{m: s.mux, id: req.ID, ctx: ctx}
 	resp := new(abi.CallResponse)
 	var err error
-	if resp.Response, err = s.operate(ctx, cl, req); err == nil && len(resp.Response) > abi.MaxControl {
-		err = abi.Errorf(abi.ErrLimit, "response of %d bytes is larger than the limit of %d", len(resp.Response), abi.MaxControl)
+	if resp.Response, err = s.operate(ctx, cl, req); err == nil && len(resp.Response) > dataplane.MaxPayload {
+		err = abi.Errorf(abi.ErrLimit, "response of %d bytes is larger than the limit of %d", len(resp.Response), dataplane.MaxPayload)
 	}
 	cl.sync()
 	if err != nil {
