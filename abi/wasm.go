@@ -40,6 +40,7 @@ var WasmImports = []WasmFunc{
 	{"size", "i", "I"},          // handle
 	{"write", "iii", "I"},       // handle, ptr, len
 	{"copy", "iiII", "I"},       // dst, src, off, n
+	{"info", "iii", "I"},        // handle, StreamInfo ptr, len
 	{"close", "iii", "I"},       // handle, StreamInfo ptr, len
 	{"entries", "iiii", "I"},    // handle, ptr, len, plan
 	{"new_plan", "ii", "I"},     // PlanSpec ptr, len

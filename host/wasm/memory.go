@@ -1,0 +1,45 @@
+package wasm
+
+import "github.com/tetratelabs/wazero/experimental"
+
+// memory is the linear memory of one instance: address space for the limit is reserved at once and made usable as the
+// guest grows, so that it never moves. wazero asks for it once an instance.
+type memory struct {
+	limit  uint64
+	space  []byte // reserved
+	usable uint64
+	over   bool // the guest wanted more than the limit
+	failed error
+}
+
+// Allocate implements experimental.MemoryAllocator.
+func (m *memory) Allocate(_, most uint64) experimental.LinearMemory {
+	m.space, m.failed = reserve(min(most, m.limit))
+	return m
+}
+
+// Reallocate implements experimental.LinearMemory. nil makes memory.grow return -1.
+func (m *memory) Reallocate(size uint64) []byte {
+	if size > m.limit {
+		m.over = true
+		return nil
+	}
+	if m.failed != nil || size > uint64(len(m.space)) {
+		return nil
+	}
+	if size > m.usable {
+		if m.failed = commit(m.space, m.usable, size); m.failed != nil {
+			return nil
+		}
+		m.usable = size
+	}
+	return m.space[:size:size]
+}
+
+// Free implements experimental.LinearMemory.
+func (m *memory) Free() {
+	if m.space != nil {
+		release(m.space)
+		m.space = nil
+	}
+}

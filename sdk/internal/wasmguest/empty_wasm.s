@@ -1,0 +1,1 @@
+// This file lets package wasmguest declare a function without a body (main.main, see guest.go).
