@@ -145,7 +145,7 @@ func platformOf(n *graph.Node) string {
 	if n.Platform == nil {
 		return ""
 	}
-	return platforms.FormatAll(*n.Platform)
+	return platforms.Format(*n.Platform) // features of a format are not part of what an image runs on
 }
 
 func reason(g *graph.Graph) string {

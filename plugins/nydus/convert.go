@@ -25,9 +25,12 @@ func (plugin) ConvertLayer(_ context.Context, l *sdk.Layer) (*abi.ConvertRespons
 	if err := tree.SetPrefetch(set.prefetch); err != nil {
 		return nil, err
 	}
-	out := &tail{sink: sink}
-	written, err := tree.WriteTail(out, rafs6.TailOptions{
-		InlineMeta: true, Toc: true, DataSum: out.sum,
+	written, err := tree.WriteTail(sink, rafs6.TailOptions{
+		InlineMeta: true, Toc: true,
+		DataSum: func() ([32]byte, error) {
+			info, err := sink.Info()
+			return info.SHA256, err
+		},
 		Sum:    func(p []byte) ([32]byte, error) { return l.Sum(abi.DigestSHA256, p) },
 		Encode: func(codec abi.Codec, p []byte) ([]byte, error) { return encodeMeta(l, codec, p) },
 	})
@@ -93,33 +96,6 @@ func encodeMeta(h abi.Host, codec abi.Codec, p []byte) ([]byte, error) {
 		return nil, nil
 	}
 	return h.Encode(codec, 0, nil, p)
-}
-
-// tail writes what follows the chunk data. The digest of the data includes the tar header behind it, so sum writes that
-// header, and Write then drops it.
-type tail struct {
-	sink *sdk.Sink
-	drop int
-}
-
-func (t *tail) sum(header []byte) ([32]byte, error) {
-	if _, err := t.sink.Write(header); err != nil {
-		return [32]byte{}, err
-	}
-	t.drop = len(header)
-	info, err := t.sink.Info()
-	return info.SHA256, err
-}
-
-// Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	n := min(t.drop, len(p))
-	t.drop -= n
-	if n == len(p) {
-		return n, nil
-	}
-	m, err := t.sink.Write(p[n:])
-	return n + m, err
 }
 
 func hexOf(sum [32]byte) string {
