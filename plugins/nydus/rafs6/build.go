@@ -97,12 +97,20 @@ func (b *Builder) Add(e *abi.Entry) error {
 
 func (b *Builder) enter(e *abi.Entry, parent int32, name string, ino int32) error {
 	b.scratch = append(b.scratch[:0], name...)
+	flags := uint8(0)
 	if old, _ := b.t.find(parent, b.scratch); old >= 0 {
+		flags = b.t.nodes.at(old).flags & nodeFresh
+		if m := b.t.inodeOf(old).mode & modeType; m != modeDir {
+			flags = nodeFresh
+		}
 		if m := b.t.inodeOf(old).mode & modeType; m == modeDir && e.Kind != abi.KindDir || m == modeLink {
 			b.lastDir = "/" // the remembered parent may be gone
 		}
 	}
-	if _, err := b.t.put(parent, b.scratch, ino, 0, true); err != nil {
+	if e.Kind != abi.KindDir {
+		flags &^= nodeFresh
+	}
+	if _, err := b.t.put(parent, b.scratch, ino, flags, true); err != nil {
 		return b.dress(e, "path", err)
 	}
 	return nil
@@ -145,6 +153,11 @@ func (b *Builder) linkTarget(e *abi.Entry, parent int32, name string) (int32, er
 	if i := strings.LastIndexByte(e.Link, '/'); i >= 0 {
 		dir, base = e.Link[:i], e.Link[i+1:]
 	}
+	// Extraction removes what the link replaces before it looks for the target.
+	if old, slot := b.t.find(parent, []byte(name)); old >= 0 {
+		b.t.index[slot] = -1
+		defer func() { b.t.index[slot] = old + 1 }()
+	}
 	d, err := b.t.resolve(root, dir, false)
 	if err != nil && !errors.Is(err, errNotDir) {
 		return 0, b.dress(e, "hard link target "+quote(e.Link), err)
@@ -155,9 +168,6 @@ func (b *Builder) linkTarget(e *abi.Entry, parent int32, name string) (int32, er
 	}
 	if n < 0 {
 		return 0, badEntry(e, abi.ErrCorrupt, "hard link target "+quote(e.Link), "missing", "an earlier file of this layer")
-	}
-	if d == parent && base == name {
-		return 0, badEntry(e, abi.ErrCorrupt, "hard link target "+quote(e.Link), "the link itself", "an earlier file of this layer")
 	}
 	ino := b.t.nodes.at(n).inode
 	i := b.t.inodes.at(ino)

@@ -94,7 +94,8 @@ func TestBuildRefuses(t *testing.T) {
 		{"hard link to nowhere", abi.ErrCorrupt, `"b": hard link target "a" is missing`, []any{file("c", ""), hardlink("b", "a")}},
 		{"hard link below nowhere", abi.ErrCorrupt, `hard link target "x/y/a" is missing`, []any{hardlink("b", "x/y/a")}},
 		{"hard link to a directory", abi.ErrCorrupt, "a directory", []any{dir("a", 0o755), hardlink("b", "a")}},
-		{"hard link to itself", abi.ErrCorrupt, "the link itself", []any{file("a", "1"), hardlink("a", "a")}},
+		{"hard link to itself", abi.ErrCorrupt, "is missing", []any{file("a", "1"), hardlink("a", "a")}},
+		{"hard link over its target's directory", abi.ErrCorrupt, "is missing", []any{file("a/b", "1"), hardlink("a", "a/b")}},
 		{"below a file", abi.ErrCorrupt, "not a directory", []any{file("a", "1"), file("a/b", "1")}},
 		{"link loop", abi.ErrCorrupt, "too many symbolic links", []any{symlink("a", "b"), symlink("b", "a"), file("a/x", "1")}},
 		{"growing link loop", abi.ErrCorrupt, "too many symbolic links", []any{symlink("l", "l/"+strings.Repeat("x/", 1000)), file("l/x", "1")}},
@@ -203,7 +204,7 @@ func TestSameTwice(t *testing.T) {
 
 func TestStateErrors(t *testing.T) {
 	tree := layer(t, file("a/b", "1"))
-	for _, s := range []string{"", "RV6S\x02", stateMagic + "\x05", stateMagic + "\x00\xff\xff\x01x", stateMagic + "\x00\x03a/b", stateMagic + "\x00\x01q"} {
+	for _, s := range []string{"", "RV6S\x02", stateMagic + "\x05", stateMagic + "\x00\xff\xff\x01x", stateMagic + "\x00\x06a/b", stateMagic + "\x00\x02q"} {
 		if err := tree.ApplyState([]byte(s)); !errors.Is(err, abi.ErrCorrupt) {
 			t.Errorf("%q: %v", s, err)
 		}

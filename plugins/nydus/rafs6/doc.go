@@ -16,7 +16,7 @@
 //	… for each completion, in order: err = b.AddChunk(c.Tag, &c)
 //	tree, err := b.Finish()
 //	tail, err := tree.WriteTail(sink, rafs6.TailOptions{InlineMeta: true, Toc: true, Encode: …, Sum: …})
-//	state := tree.State()         // implied directories, for the merge
+//	state := tree.State()         // implied and replaced directories, for the merge
 //
 // The plan that makes the chunks must have the same chunk size, digest and codec, KeepRaw, CRC32C, DedupPlan, Align 0 and
 // write to sink first. A layer whose Blobs is empty has no data; its blob file is the tail alone. The blob's id is the

@@ -153,13 +153,17 @@ var (
 )
 
 // maxLinks is how many symbolic links one path may lead through; containerd has the same number.
-const maxLinks = 255
+const (
+	maxLinks = 255
+	maxSteps = 1 << 15 // elements of a path and of all link targets on its way
+)
 
 // resolve walks path from dir as containerd's fs.RootPath does: symbolic links are followed, absolute ones from the
-// root of the tree, and ".." stops at the root. Missing directories are made (implied, 0755 0:0 mtime 0) if create is
-// set; else the result is -1.
+// root of the tree, and ".." stops at the root. What is missing counts as a directory to be, so that ".." takes it
+// back; if something is still missing at the end, it is made (implied, 0755 0:0 mtime 0) if create is set, else the result is -1.
 func (t *Tree) resolve(dir int32, path string, create bool) (int32, error) {
-	links := 0
+	links, steps := 0, 0
+	var missing []string
 	for path != "" {
 		elem := path
 		if i := indexByte(path, '/'); i >= 0 {
@@ -167,59 +171,66 @@ func (t *Tree) resolve(dir int32, path string, create bool) (int32, error) {
 		} else {
 			path = ""
 		}
-		switch elem {
-		case "", ".":
+		if steps++; steps > maxSteps {
+			return -1, errLoop
+		}
+		n := int32(-1)
+		switch {
+		case elem == "" || elem == ".":
 			continue
-		case "..":
+		case elem == ".." && len(missing) > 0:
+			missing = missing[:len(missing)-1]
+			continue
+		case elem == "..":
 			if dir != root {
 				dir = t.nodes.at(dir).parent
 			}
 			continue
+		case len(missing) == 0:
+			n, _ = t.find(dir, []byte(elem))
 		}
-		n, _ := t.find(dir, []byte(elem))
 		if n < 0 {
-			if !create {
-				return -1, nil
-			}
-			if len(elem) > MaxName {
-				return -1, errLong
-			}
-			var err error
-			if n, err = t.implied(dir, elem); err != nil {
-				return -1, err
-			}
+			missing = append(missing, elem)
+			continue
 		}
 		i := t.inodeOf(n)
 		switch i.mode & modeType {
 		case modeDir:
 			dir = n
 		case modeLink:
-			if links++; links > maxLinks {
+			target := string(t.target(i))
+			if links++; links > maxLinks || len(target)+len(path) > 1<<20 {
 				return -1, errLoop
 			}
-			target := string(t.target(i))
 			if target[0] == '/' {
 				dir = root
 			}
-			if path != "" {
-				target += "/" + path
-			}
-			if len(target) > 1<<20 {
-				return -1, errLoop
-			}
-			path = target
+			path = target + "/" + path
 		default:
 			return -1, errNotDir
+		}
+	}
+	return t.imply(dir, missing, create)
+}
+
+// imply makes the directories that resolve missed.
+func (t *Tree) imply(dir int32, missing []string, create bool) (int32, error) {
+	if len(missing) > 0 && !create {
+		return -1, nil
+	}
+	for _, name := range missing {
+		if len(name) > MaxName {
+			return -1, errLong
+		}
+		var err error
+		if dir, err = t.put(dir, []byte(name), t.inodes.add(inode{mode: modeDir | 0o755}), nodeImplied, false); err != nil {
+			return -1, err
 		}
 	}
 	return dir, nil
 }
 
 var errLong = abi.Errorf(abi.ErrLimit, "a path element is longer than %d bytes", MaxName)
-
-func (t *Tree) implied(dir int32, name string) (int32, error) {
-	return t.put(dir, []byte(name), t.inodes.add(inode{mode: modeDir | 0o755}), nodeImplied, false)
-}
 
 func indexByte(s string, c byte) int {
 	for i := range len(s) {

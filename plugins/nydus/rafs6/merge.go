@@ -12,7 +12,8 @@ const opaqueName = ".wh..wh..opq"
 // MergeOptions say how layers become one image. The zero value merges exactly as upstream does.
 type MergeOptions struct {
 	// Correct merges as extracting the layers would: whiteouts of the lowest layer disappear, and a directory that a layer
-	// only implies (see State) leaves what lower layers have there as it is, following a symbolic link.
+	// only implies (see State) leaves what lower layers have there as it is, following a symbolic link. A directory that
+	// replaced something else in its layer hides what lower layers have there.
 	Correct bool
 	// Prefetch is as in Options.
 	Prefetch []string
@@ -227,7 +228,8 @@ func (c *layerCopy) name(base, k int32) (int32, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := c.t.put(base, name, ino, v.flags&nodeImplied, true)
+	keep := !c.o.Correct || v.flags&nodeFresh == 0
+	n, err := c.t.put(base, name, ino, v.flags&nodeImplied, keep)
 	if err != nil {
 		return 0, c.entryError(k, err)
 	}

@@ -6,30 +6,34 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
-// The state of a layer is what a merge must know and a bootstrap cannot say: which directories the layer only implies.
+// The state of a layer is what a merge must know and a bootstrap cannot say: which directories the layer only implies,
+// and which ones replaced something else in the layer, so that nothing of the lower layers may be left in them.
 //
-//	"RV6S" 1, then for each path in the order of the walk: uvarint bytes shared with the path before, uvarint
-//	bytes that follow, these bytes. The root's path is empty.
+//	"RV6S" 1, then for each such path in the order of the walk: uvarint bytes shared with the path before, uvarint
+//	bytes that follow, times 2, plus 1 for the second kind; these bytes. The root's path is empty.
 
 const stateMagic = "RV6S\x01"
 
-// State returns the implied directories of a layer from a Builder, for ApplyState. It is small: most layers have none.
+// State returns the implied and replaced directories of a layer from a Builder, for ApplyState. It is small: most layers have none.
 func (t *Tree) State() []byte {
 	p := []byte(stateMagic)
 	prev := ""
-	put := func(path string) {
+	put := func(path string, kind int) {
 		same := 0
 		for same < len(path) && same < len(prev) && path[same] == prev[same] {
 			same++
 		}
 		p = binary.AppendUvarint(p, uint64(same))
-		p = binary.AppendUvarint(p, uint64(len(path)-same))
+		p = binary.AppendUvarint(p, uint64(2*(len(path)-same)+kind))
 		p = append(p, path[same:]...)
 		prev = path
 	}
 	for _, d := range t.dirs {
-		if t.nodes.at(d).flags&nodeImplied != 0 {
-			put(t.path(d))
+		switch f := t.nodes.at(d).flags; {
+		case f&nodeImplied != 0:
+			put(t.path(d), 0)
+		case f&nodeFresh != 0:
+			put(t.path(d), 1)
 		}
 	}
 	return p
@@ -46,7 +50,7 @@ func (t *Tree) ImpliedDirs() []string {
 	return out
 }
 
-// ApplyState marks the implied directories of the layer whose State it is. State that names something else is ErrCorrupt.
+// ApplyState marks the implied and replaced directories of the layer whose State it is. State that names something else is ErrCorrupt.
 func (t *Tree) ApplyState(p []byte) error {
 	bad := func(got string) error {
 		return fail(abi.ErrCorrupt, "rafs v6 layer state", -1, "content", got, "the state of this layer")
@@ -65,6 +69,8 @@ func (t *Tree) ApplyState(p []byte) error {
 		}
 		p = p[n:]
 		more, n := binary.Uvarint(p)
+		flag := [...]uint8{nodeImplied, nodeFresh}[more&1]
+		more /= 2
 		if n <= 0 || more > uint64(len(p)-n) || same+more > MaxDepth*(MaxName+1) {
 			return bad("cut off")
 		}
@@ -74,7 +80,7 @@ func (t *Tree) ApplyState(p []byte) error {
 		if d < 0 || !t.inodeOf(d).isDir() {
 			return bad("naming " + quote(prev))
 		}
-		t.nodes.at(d).flags |= nodeImplied
+		t.nodes.at(d).flags |= flag
 	}
 	return nil
 }

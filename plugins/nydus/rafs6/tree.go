@@ -76,6 +76,7 @@ type node struct {
 const (
 	nodeDead    = 1 // replaced or removed; whatever is below it is gone, too
 	nodeImplied = 2 // a directory that the layer uses but does not list
+	nodeFresh   = 4 // a directory that replaced something else in its layer, and with it all lower content
 )
 
 type inode struct {
