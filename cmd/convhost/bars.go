@@ -49,15 +49,15 @@ func (b *bars) add(name string, total int64, priority int) *mpb.Bar {
 		mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string { return size(s.Current) + " of " + size(s.Total) })))
 }
 
-// event moves the bars.
-func (b *bars) event(e host.Event) {
+// event moves the bars; name is what the event's layer is called.
+func (b *bars) event(e host.Event, name string) {
 	switch e.Kind {
 	case host.EventResolved:
 		if e.Total > 0 {
 			b.known, b.fixed = e.Total, true
 		}
 	case host.EventLayerStarted:
-		b.start(layerID(e), layerName(e), e.Total, true)
+		b.start(layerID(e), name, e.Total, true)
 	case host.EventPushStarted:
 		b.start("push "+e.Dest, "push to "+clean(e.Dest), e.Total, false)
 	case host.EventLayerProgress:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host"
+	"github.com/convhost/convhost/plugins/nydus"
 	"github.com/convhost/convhost/sdk"
 )
 
@@ -27,7 +28,9 @@ var modules embed.FS
 var own = []struct {
 	name   string
 	plugin func() sdk.Plugin
-}{}
+}{
+	{"nydus", nydus.New},
+}
 
 // builtins describes the plugins that come with the program to the host.
 func builtins() ([]host.Builtin, error) {

@@ -101,7 +101,7 @@ func (c *console) event(e host.Event) {
 		if c.bars == nil {
 			c.bars = newBars(c.lines)
 		}
-		c.bars.event(e)
+		c.bars.event(e, c.layerName(e))
 	}
 }
 
@@ -129,16 +129,11 @@ func (c *console) line(e host.Event) string {
 			return ""
 		}
 		return "convhost: warning: " + clean(e.Message)
-	case host.EventDropped:
-		if c.mode == progressNone {
-			return ""
-		}
-		return fmt.Sprintf("dropped %s: %s", short(e.Descriptor.Digest), clean(e.Message))
 	case host.EventLayerDone:
 		if c.mode == progressNone {
 			return ""
 		}
-		text := fmt.Sprintf("%s %s → %s", layerName(e), size(e.Total), size(e.Output))
+		text := fmt.Sprintf("%s %s → %s", c.layerName(e), size(e.Total), size(e.Output))
 		if t, ok := c.started[key]; ok {
 			text += " " + seconds(time.Since(t))
 		}
@@ -152,14 +147,12 @@ func (c *console) line(e host.Event) string {
 	return ""
 }
 
-// layerName names a layer by its number, its image and its digest.
-func layerName(e host.Event) string {
-	name := fmt.Sprintf("layer %d", e.Layer)
-	if e.Platform != "" {
-		name += " of " + clean(e.Platform)
-	}
-	if e.Format != "" {
+// layerName names a layer by its digest: equal layers of several images are converted once. The format is said when
+// there are several.
+func (c *console) layerName(e host.Event) string {
+	name := "layer " + short(e.Descriptor.Digest)
+	if c.app.targets > 1 {
 		name += " to " + clean(e.Format)
 	}
-	return name + " " + short(e.Descriptor.Digest)
+	return name
 }

@@ -142,6 +142,7 @@ func (s *selection) selection(cmd *cobra.Command, byDefault bool) (host.Selectio
 }
 
 func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
+	a.targets = len(req.Targets)
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		h := hints{engine: e, sources: []string{req.Source}, options: a.set.transportOptions(nil)}
 		for _, t := range req.Targets {

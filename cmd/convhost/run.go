@@ -22,6 +22,7 @@ type app struct {
 	set            settings
 	warnings       []string // until the console exists
 	con            *console
+	targets        int                // formats that are made at a time
 	ask            func(error) string // finds a hint for an error of the command that ran
 }
 
