@@ -107,7 +107,11 @@ func (p *process) clientConfig(cfg *Config, socket *os.File) *plugin.ClientConfi
 		SyncStdout:       p.out,
 		SyncStderr:       p.out,
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: p.scratch.Dir},
-		GRPCDialOptions:  []grpc.DialOption{grpc.WithIdleTimeout(0)}, // a second connection could not be made
+		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithIdleTimeout(0), // a second connection could not be made
+			grpc.WithInitialWindowSize(dataplane.Window), grpc.WithInitialConnWindowSize(dataplane.ConnWindow),
+			grpc.WithReadBufferSize(dataplane.Buffer), grpc.WithWriteBufferSize(dataplane.Buffer),
+		},
 		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, _ string) (gorunner.Runner, error) {
 			cmd := p.run.cmd
 			// Short: the path of a unix socket has some 100 bytes. The last setting of a variable counts.

@@ -56,6 +56,9 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if data.Len() > MaxMessage {
 		return fmt.Errorf("message of %d bytes", data.Len())
 	}
+	if f, ok := m.(*abi.DataFrame); ok {
+		return decodeFrame(data.Materialize(), f)
+	}
 	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buf.Free()
 	return abi.Unmarshal(buf.ReadOnlyData(), m)

@@ -141,12 +141,12 @@ func (s *socketConn) fill() error {
 		}
 	}
 	switch {
+	case errors.Is(err, io.EOF) && len(s.in) > 0:
+		return io.ErrUnexpectedEOF
 	case err != nil:
 		return err
 	case flags&unix.MSG_CTRUNC != 0 || len(s.fds) > 64:
 		return abi.Errorf(abi.ErrPlugin, "data socket: too many descriptors at once")
-	case n == 0 && len(s.in) > 0:
-		return io.ErrUnexpectedEOF
 	case n == 0:
 		return io.EOF
 	}

@@ -41,7 +41,9 @@ func Serve(name string, g abi.Guest) {
 
 func newServer(opts []grpc.ServerOption) *grpc.Server {
 	return grpc.NewServer(append(opts, grpc.ForceServerCodecV2(dataplane.Codec),
-		grpc.MaxRecvMsgSize(dataplane.MaxMessage), grpc.MaxSendMsgSize(dataplane.MaxMessage))...)
+		grpc.MaxRecvMsgSize(dataplane.MaxMessage), grpc.MaxSendMsgSize(dataplane.MaxMessage),
+		grpc.InitialWindowSize(dataplane.Window), grpc.InitialConnWindowSize(dataplane.ConnWindow),
+		grpc.ReadBufferSize(dataplane.Buffer), grpc.WriteBufferSize(dataplane.Buffer))...)
 }
 
 type grpcPlugin struct {
