@@ -99,6 +99,8 @@ func OpenSource(ctx context.Context, ref Reference, opts Options) (Source, error
 		return openArchiveSource(ctx, ref, opts)
 	case DockerArchive:
 		return openDockerSource(ctx, ref, opts)
+	case Docker:
+		return openRegistrySource(ctx, ref, opts)
 	}
 	return nil, abi.Errorf(abi.ErrInvalid, "reference has no known transport: %q", ref.Transport)
 }
@@ -116,6 +118,8 @@ func OpenTarget(ctx context.Context, ref Reference, opts Options) (Target, error
 		return openArchiveTarget(ref)
 	case DockerArchive:
 		return openDockerTarget(ref)
+	case Docker:
+		return openRegistryTarget(ctx, ref, opts)
 	}
 	return nil, abi.Errorf(abi.ErrInvalid, "reference has no known transport: %q", ref.Transport)
 }
