@@ -329,3 +329,63 @@ func TestChunkInfoWords(t *testing.T) {
 		t.Errorf("% x", p)
 	}
 }
+
+// Directories that share one block would make a small file a huge tree.
+func TestSharedDirectoryBlocks(t *testing.T) {
+	var in []any
+	for k := range 300 {
+		for j := range 3 {
+			in = append(in, file("d"+dec(k)+"/"+strings.Repeat("n", 250)+dec(j), ""))
+		}
+	}
+	for j := range 40 {
+		in = append(in, file("d0/"+strings.Repeat("m", 200)+dec(j), ""))
+	}
+	data, err := layer(t, in...).Bootstrap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := Open(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range tree.dirs[1:] { // no blob: the metadata starts at 0
+		copy(data[32*tree.inodeOf(d).nid:][:24], data[32*tree.inodeOf(tree.dirs[1]).nid:])
+	}
+	for _, err := range []error{second(Open(data)), errors.Join(Check(data)...)} {
+		if err == nil || !errors.Is(err, abi.ErrCorrupt) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestCompactInode(t *testing.T) {
+	p, _ := boot(t, "zstd-blake3-base")
+	at := inodeAt(t, p, "etc/hosts")
+	old := slices.Clone(p[at : at+72])
+	v := make([]byte, 72)
+	put16(0, 8)(v) // compact, chunk-based
+	copy(v[4:], old[4:6])
+	put16(6, 1)(v)
+	put32(8, binary.LittleEndian.Uint32(old[8:]))(v)
+	copy(v[16:24], old[16:24])
+	put16(24, 1000)(v)
+	put16(26, 1001)(v)
+	copy(v[32:], old[64:])
+	copy(p[at:], v)
+	tree, err := Open(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.reindex()
+	i := tree.inodeOf(tree.exact("etc/hosts"))
+	if i.uid != 1000 || i.gid != 1001 || i.mode != 0o100600 || i.size != 20 || i.mtime != 0 || i.count != 1 {
+		t.Errorf("%+v", i)
+	}
+	if errs := Check(p); len(errs) != 0 {
+		t.Error(errs)
+	}
+	if _, err := tree.Bootstrap(); err != nil { // written in the extended form
+		t.Error(err)
+	}
+}
