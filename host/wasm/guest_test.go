@@ -124,6 +124,16 @@ func TestCall(t *testing.T) {
 	}
 }
 
+// TestGarbageCollection checks that the plugin's own collector works although its clock is not real.
+func TestGarbageCollection(t *testing.T) {
+	_, g := load(t, Config{MemoryLimit: 32 << 20}, mustBuild(t, goodGuest))
+	got, err := call1(t.Context(), g, "garbage")
+	t.Logf("1 GiB of garbage in a plugin: %s (collections, MiB), %v", got, err)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDeaths lets plugins die in all ways that Go and the runtime have.
 func TestDeaths(t *testing.T) {
 	rt, g := load(t, Config{MemoryLimit: 64 << 20}, mustBuild(t, goodGuest))

@@ -20,10 +20,13 @@ const (
 
 const (
 	clockStart = 1640995200_000_000_000 // 2022-01-01, nanoseconds since 1970
-	clockStep  = 1_000_000              // each reading is a millisecond after the last
+	clockStep  = 1_000                  // each reading is a microsecond after the last, see below
 	maxRandom  = 64 << 10               // bytes of one random_get
 	maxVectors = 1024                   // of one fd_write or poll_oneoff
 )
+
+// The step matters to Go plugins: their garbage collector reads the clock often and shares time between itself and the program.
+// With steps of a millisecond it hardly ever runs, and a plugin that needs 5 MB takes 600.
 
 // wasiState is the clock and the random generator of one instance. Both start the same each time.
 type wasiState struct {

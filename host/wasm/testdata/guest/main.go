@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 	"unsafe"
@@ -41,6 +42,8 @@ func hostEncode(codec, level int32, src unsafe.Pointer, n uint32, dst unsafe.Poi
 func hostSum(alg int32, p, n, out uint32) int64
 
 var sink uint64
+
+var keep []byte
 
 //go:wasmexport convhost_v1_call
 func call(op int32) int32 {
@@ -88,6 +91,13 @@ func call(op int32) int32 {
 			fmt.Fprintln(os.Stderr, line)
 		}
 		reply("done")
+	case "garbage":
+		for range 16384 {
+			keep = make([]byte, 1<<16)
+		}
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		reply(fmt.Sprint(m.NumGC, " ", m.Sys>>20))
 	case "logs":
 		for range 100_000 {
 			hostLog(0, unsafe.Pointer(unsafe.StringData(arg)), uint32(len(arg)))
