@@ -157,6 +157,7 @@ type Range struct {
 	CLen   int       // stored length
 	ULen   int       // length after decompression
 	Raw    bool      // stored as is
+	Prefix bool      // the CLen bytes may go on after what yields the ULen bytes: the rest is not looked at; gzip and deflate only
 	Want   *[32]byte // expected digest of the ULen bytes, or nil
 	CRC    uint32    // expected CRC-32C of the ULen bytes, if HasCRC
 	HasCRC bool

@@ -1,6 +1,7 @@
 package abi
 
 import (
+	"errors"
 	"reflect"
 	"testing"
 )
@@ -58,4 +59,18 @@ func FuzzEntryDecode(f *testing.F) {
 			t.Fatalf("%+v\n%+v\n%v", e, again, err)
 		}
 	})
+}
+
+func TestRangeFlags(t *testing.T) {
+	sum := [32]byte{1, 2, 3}
+	want := Range{Off: 5, CLen: 6, ULen: 7, Want: &sum, CRC: 8, HasCRC: true, Prefix: true, Skip: 1, N: -1}
+	got, err := DecodeRange(want.Append(nil))
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b := want.Append(nil)
+	b[16] |= 16
+	if _, err := DecodeRange(b); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("unknown flag: %v", err)
+	}
 }

@@ -154,12 +154,13 @@ func (i *StreamInfo) Decode(b []byte) {
 
 // Append encodes r in RangeSize bytes:
 //
-//	 0 u64 offset   8 u32 stored length   12 u32 length   16 u32 flags: 1 raw, 2 digest wanted, 4 CRC-32C wanted
+//	 0 u64 offset   8 u32 stored length   12 u32 length   16 u32 flags: 1 raw, 2 digest wanted, 4 CRC-32C wanted,
+//	   8 prefix
 //	20 u32 CRC-32C  24 u32 skip   28 i32 n   32 [32] digest
 func (r *Range) Append(b []byte) []byte {
 	le := binary.LittleEndian
 	var flags uint32
-	for i, on := range [...]bool{r.Raw, r.Want != nil, r.HasCRC} {
+	for i, on := range [...]bool{r.Raw, r.Want != nil, r.HasCRC, r.Prefix} {
 		if on {
 			flags |= 1 << i
 		}
@@ -182,12 +183,12 @@ func DecodeRange(b []byte) (Range, error) {
 	}
 	le := binary.LittleEndian
 	flags := le.Uint32(b[16:])
-	if flags&^7 != 0 {
-		return Range{}, Errorf(ErrUnsupported, "range: flags 0x%x, this host knows 0x7", flags)
+	if flags&^15 != 0 {
+		return Range{}, Errorf(ErrUnsupported, "range: flags 0x%x, this host knows 0xf", flags)
 	}
 	r := Range{
 		Off: int64(le.Uint64(b)), CLen: int(int32(le.Uint32(b[8:]))), ULen: int(int32(le.Uint32(b[12:]))),
-		Raw: flags&1 != 0, CRC: le.Uint32(b[20:]), HasCRC: flags&4 != 0,
+		Raw: flags&1 != 0, CRC: le.Uint32(b[20:]), HasCRC: flags&4 != 0, Prefix: flags&8 != 0,
 		Skip: int(int32(le.Uint32(b[24:]))), N: int(int32(le.Uint32(b[28:]))),
 	}
 	if r.Off < 0 || r.CLen < 0 || r.ULen < 0 || r.Skip < 0 || r.N < -1 {

@@ -63,6 +63,39 @@ func (c *codecs) decode(codec abi.Codec, dst, src []byte, size int) ([]byte, err
 	return out, nil
 }
 
+// decodePrefix is decode for bytes that may go on after what is wanted: what follows is not looked at, nor is a gzip
+// member's checksum.
+func (c *codecs) decodePrefix(codec abi.Codec, dst, src []byte, size int) ([]byte, error) {
+	if size/1032 > len(src) {
+		return nil, abi.Errorf(abi.ErrCorrupt, "%d compressed bytes cannot yield %d", len(src), size)
+	}
+	base := len(dst)
+	dst = slices.Grow(dst, size)[:base+size]
+	var r io.Reader
+	what := "gzip member"
+	switch codec {
+	case abi.CodecGzip:
+		if c.gzipDec == nil {
+			c.gzipDec = new(gzip.Reader)
+		}
+		if err := c.gzipDec.Reset(bytes.NewReader(src)); err != nil {
+			return nil, inflateError(what, err)
+		}
+		r = c.gzipDec
+	case abi.CodecDeflate:
+		what = "deflate stream"
+		f := flate.NewReader(bytes.NewReader(src))
+		defer f.Close()
+		r = f
+	default:
+		return nil, abi.Errorf(abi.ErrUnsupported, "codec %d cannot decode a prefix", codec)
+	}
+	if _, err := io.ReadFull(r, dst[base:]); err != nil {
+		return nil, inflateError(what, err)
+	}
+	return dst, nil
+}
+
 func wrongSize(what string, got, want int) error {
 	return abi.Errorf(abi.ErrCorrupt, "%s has %d bytes, want %d", what, got, want)
 }

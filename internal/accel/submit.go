@@ -150,6 +150,8 @@ func checkRange(p *Plan, size int64, r *abi.Range, tag uint64) error {
 		return abi.Errorf(abi.ErrLimit, "job %d: range of %d bytes that become %d, limit %d", tag, r.CLen, r.ULen, abi.MaxChunkSize)
 	case r.Off > size || int64(r.CLen) > size-r.Off:
 		return abi.Errorf(abi.ErrTruncated, "job %d: %d bytes at offset 0x%x of a stream of %d bytes", tag, r.CLen, r.Off, size)
+	case r.Prefix && !r.Raw && p.spec.Codec != abi.CodecGzip && p.spec.Codec != abi.CodecDeflate:
+		return abi.Errorf(abi.ErrUnsupported, "job %d: codec %d cannot decode a prefix", tag, p.spec.Codec)
 	case r.Raw && r.CLen != r.ULen:
 		return abi.Errorf(abi.ErrCorrupt, "job %d: raw range of %d bytes becomes %d", tag, r.CLen, r.ULen)
 	}

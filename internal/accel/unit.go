@@ -152,7 +152,11 @@ func (u *unit) decode(c *codecs, j *job, r *storedRange) error {
 	} else {
 		free := u.outSpace()
 		var err error
-		if b, err = c.decode(s.Codec, free[:0:min(r.ULen, cap(free))], j.in, r.ULen); err != nil {
+		dec := c.decode
+		if r.Prefix {
+			dec = c.decodePrefix
+		}
+		if b, err = dec(s.Codec, free[:0:min(r.ULen, cap(free))], j.in, r.ULen); err != nil {
 			return rangeError(err, j, r)
 		}
 		if len(b) <= cap(free) {
