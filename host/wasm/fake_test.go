@@ -101,8 +101,7 @@ func (f *fakeHost) JobRange(plan, src abi.Handle, r abi.Range, tag uint64) error
 	if r.Want != nil {
 		want = fmt.Sprintf("%x", r.Want[:2])
 	}
-	r.Want = nil
-	f.note("job_range %d %d %+v %s %d", plan, src, r, want, tag)
+	f.note("job_range %d %d: %d %d %d %v %s %x %v %d %d, %d", plan, src, r.Off, r.CLen, r.ULen, r.Raw, want, r.CRC, r.HasCRC, r.Skip, r.N, tag)
 	return nil
 }
 

@@ -44,8 +44,8 @@ func TestEveryHostCall(t *testing.T) {
 		"copy 6 5 -1 17179869184", "info 6", "close 6", "entries 5 0",
 		"new_plan {ChunkSize:1048576 Digest:2 CRC32C:true Codec:3 Level:-3 KeepRaw:true Dedup:1 Align:4096 Sink:6 RawSum:true Decode:true}",
 		"job_stream 7 5 -1 9223372036854775808", `job_bytes 7 "job" 12`,
-		"job_range 7 5 {Off:68719476736 CLen:5 ULen:6 Raw:false Want:<nil> CRC:4294967295 HasCRC:true Skip:1 N:-1} abcd 13",
-		"job_range 7 5 {Off:1 CLen:6 ULen:6 Raw:true Want:<nil> CRC:0 HasCRC:false Skip:0 N:2} none 14",
+		"job_range 7 5: 68719476736 5 6 false abcd ffffffff true 1 -1, 13",
+		"job_range 7 5: 1 6 6 true none 0 false 0 2, 14",
 		"collect 4096 1", "close_plan 7", "sum 1", "encode 1 1", "encode 1 1", "decode 2 7", "decode 2 7",
 		"log 4 log line", "progress 1099511627776 -1",
 	}
