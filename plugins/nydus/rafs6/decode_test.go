@@ -148,6 +148,7 @@ func TestMutations(t *testing.T) {
 		{"nlink", c, "i_nlink", true, put32(hosts+44, 2)},
 		{"nlink of links", c, "", true, put32(tool+44, 2)},
 		{"nlink of a directory", c, "i_nlink", true, put32(data+44, 9)},
+		{"nlink 0 of a symlink", c, "i_nlink", true, put32(lib+44, 0)},
 		{"ci index", c, "chunk index", true, put16(hosts+64, 14)},
 		{"ci index high", c, "chunk index", true, func(p []byte) { p[hosts+67] = 1 }},
 		{"other chunk", c, "", true, func(p []byte) { p[hosts+64] ^= 1 }},
@@ -356,6 +357,15 @@ func TestSharedDirectoryBlocks(t *testing.T) {
 		if err == nil || !errors.Is(err, abi.ErrCorrupt) {
 			t.Errorf("got %v", err)
 		}
+	}
+}
+
+// Release 2.2.0 writes the links of the source for symlinks and devices that are hard links of each other.
+func TestLinksOfOldBuilders(t *testing.T) {
+	p, _ := boot(t, "zstd-blake3-base")
+	put32(inodeAt(t, p, "lib")+44, 2)(p)
+	if errs := Check(p); len(errs) != 0 {
+		t.Error(errs)
 	}
 }
 
