@@ -18,10 +18,13 @@
 // Calls of one Plugin run side by side in one process, so its death fails all of them.
 //
 // The streams of an operation (session.Config) are opened when the plugin asks. A layer or part that is an *os.File
-// (see [FileSection]) is passed as a descriptor and read by the plugin itself; other layers and all outputs go
+// (or reads one: see [FileSection]) is passed as a descriptor and read by the plugin itself; other layers and all outputs go
 // through pipes; other parts are read by request. Where descriptors cannot be passed, all of that goes through one
 // gRPC stream. The layer's digests and the limits of an operation are checked by the session in the plugin's process;
 // the size and digest of every output are compared with the bytes that arrived here.
 //
-// The callbacks of session.Config are called from the plugin's receiving goroutine: they must not block.
+// If Layer.At is such a file, Layer.Open is not called.
+//
+// The callbacks of session.Config are called from the plugin's receiving goroutine: they must not block. Readers must
+// return when the context of Open ends, or when they are closed; Run waits for them.
 package native

@@ -6,16 +6,40 @@ import (
 )
 
 // FileSection is implemented by readers that are n bytes of a file, from off, and want them to be read from the file
-// directly. A reader that is not at the start of them counts from where it is.
+// directly: for a Layer.Open reader what it has not read yet, for an At all of it.
 type FileSection interface {
 	FileSection() (f *os.File, off, n int64)
 }
 
-// sectionOf tells whether v reads a part of a file, and which. Besides FileSection it knows *os.File, everything that
-// has a method File() *os.File, *io.SectionReader, and the reader of containerd's content store. For a reader that
-// has a position, what it has not read yet is meant; for an io.ReaderAt everything.
-func sectionOf(v any) (f *os.File, off, n int64, ok bool) {
-	switch r := v.(type) {
+// remaining tells whether what r has not read yet is a part of a file, and which. Besides FileSection it knows
+// *os.File, everything that has a method File() *os.File, and *io.SectionReader.
+func remaining(r any) (f *os.File, off, n int64, ok bool) {
+	f, off, n, ok = sectionOf(r)
+	if !ok {
+		return nil, 0, 0, false
+	}
+	var pos int64
+	var err error
+	switch v := r.(type) {
+	case FileSection:
+		return f, off, n, true
+	case *io.SectionReader:
+		pos, err = v.Seek(0, io.SeekCurrent)
+	case *os.File, interface{ File() *os.File }:
+		pos, err = f.Seek(0, io.SeekCurrent)
+	default: // where it stands is not known
+		return nil, 0, 0, false
+	}
+	if err != nil || pos > n {
+		return nil, 0, 0, false
+	}
+	return f, off + pos, n - pos, true
+}
+
+// sectionOf tells whether an io.ReaderAt reads a part of a file, and which. It knows what remaining knows, and the
+// reader of containerd's content store.
+func sectionOf(at any) (f *os.File, off, n int64, ok bool) {
+	switch r := at.(type) {
 	case FileSection:
 		f, off, n = r.FileSection()
 		return f, off, n, f != nil
@@ -25,20 +49,15 @@ func sectionOf(v any) (f *os.File, off, n int64, ok bool) {
 		return wholeFile(r.File())
 	case *io.SectionReader:
 		outer, base, size := r.Outer()
-		if f, ok = outer.(*os.File); !ok {
+		if f, off, n, ok = sectionOf(outer); !ok || base > n {
 			return nil, 0, 0, false
 		}
-		pos, err := r.Seek(0, io.SeekCurrent)
-		return f, base + pos, size - pos, err == nil
+		return f, off + base, min(size, n-base), true
 	case interface{ Reader() io.Reader }:
-		l, isLimited := r.Reader().(*io.LimitedReader)
-		if !isLimited {
-			return nil, 0, 0, false
+		if l, limited := r.Reader().(*io.LimitedReader); limited {
+			f, ok = l.R.(*os.File)
+			return f, 0, l.N, ok
 		}
-		if f, ok = l.R.(*os.File); !ok {
-			return nil, 0, 0, false
-		}
-		return f, 0, l.N, true
 	}
 	return nil, 0, 0, false
 }
@@ -51,6 +70,5 @@ func wholeFile(f *os.File) (*os.File, int64, int64, bool) {
 	if err != nil || !fi.Mode().IsRegular() {
 		return nil, 0, 0, false
 	}
-	off, err := f.Seek(0, io.SeekCurrent)
-	return f, off, fi.Size() - off, err == nil && off <= fi.Size()
+	return f, 0, fi.Size(), true
 }

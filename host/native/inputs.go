@@ -48,26 +48,32 @@ func (c *call) openLayer(f *abi.DataFrame) {
 		return
 	}
 	in.r = &closeOnce{ReadCloser: r}
+	file, off, n, isFile := remaining(r)
 	switch {
 	case !c.p.data.Descriptors():
 		// A reader that ignores its context is ended by closing it, a moment later.
 		in.stop = context.AfterFunc(c.ctx, func() { time.AfterFunc(grace/2, func() { in.r.Close() }) })
 		c.p.answer(f, &abi.DataFrame{}, nil, nil)
-	case c.sendFile(f, r, -1):
+	case isFile && c.send(f, file, off, n):
 		in.r.Close()
 	default:
 		c.feed(f, in)
 	}
 }
 
-// sendFile answers with a descriptor if v is a section of a file. size -1 means up to the section's end.
-func (c *call) sendFile(f *abi.DataFrame, v any, size int64) bool {
-	file, off, n, ok := sectionOf(v)
-	if !ok || !passable(file) {
-		return false
-	}
+// sendFile answers with the descriptor of the file that at reads, if it reads one.
+func (c *call) sendFile(f *abi.DataFrame, at any, size int64) bool {
+	file, off, n, ok := sectionOf(at)
 	if size >= 0 {
 		n = min(n, size)
+	}
+	return ok && c.send(f, file, off, n)
+}
+
+// send answers with n bytes of a file from off, unless the plugin must not have the file.
+func (c *call) send(f *abi.DataFrame, file *os.File, off, n int64) bool {
+	if !passable(file) {
+		return false
 	}
 	c.p.answer(f, &abi.DataFrame{Offset: off, Size: n}, file, nil)
 	return true
