@@ -37,14 +37,10 @@ func (plugin) MergeLayers(_ context.Context, m *sdk.Merge) (*abi.MergeResponse, 
 	for i, l := range m.Layers {
 		resp.Layers = append(resp.Layers, abi.OutLayer{Part: int(l.Parts[0]), Source: i})
 	}
-	mediaType := bootMediaTypeOCI
-	if m.ManifestMediaType == dockerManifest {
-		mediaType = bootMediaTypeDock
-	}
 	resp.Layers = append(resp.Layers, abi.OutLayer{
 		Part: -1, Source: -1, CreatedBy: historyCreatedBy, Comment: historyComment,
 		New: abi.Part{
-			Sink: 0, Name: bootstrapLayerName, MediaType: mediaType, Size: info.Size, Digest: "sha256:" + hexOf(info.SHA256),
+			Sink: 0, Name: bootstrapLayerName, MediaType: bootMediaType, Size: info.Size, Digest: "sha256:" + hexOf(info.SHA256),
 			DiffID:      "sha256:" + hexOf(info.RawSHA256),
 			Annotations: map[string]string{annotationBoot: "true", annotationVersion: "6"},
 		},

@@ -36,9 +36,7 @@ const Version = "0.1.0"
 // Media types and annotations of the field (nydus-snapshotter pkg/converter/constant.go).
 const (
 	blobMediaType      = "application/vnd.oci.image.layer.nydus.blob.v1"
-	bootMediaTypeOCI   = "application/vnd.oci.image.layer.v1.tar+gzip"
-	bootMediaTypeDock  = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	bootMediaType      = "application/vnd.oci.image.layer.v1.tar+gzip" // the blobs' type makes every image an OCI image
 	annotationBlob     = "containerd.io/snapshot/nydus-blob"
 	annotationBoot     = "containerd.io/snapshot/nydus-bootstrap"
 	annotationVersion  = "containerd.io/snapshot/nydus-fs-version"
