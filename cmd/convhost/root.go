@@ -101,6 +101,7 @@ func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 
 // noSuchCommand refuses arguments of a command that only holds others.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
+	cmd.SuggestionsMinimumDistance = 2
 	if len(args) == 0 {
 		return nil
 	}

@@ -49,7 +49,7 @@ func (a *app) verify(ctx context.Context, req host.VerifyRequest) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		a.ask = hints{engine: e, sources: []string{req.Source, req.Converted}, formats: []string{req.Format}, options: a.set.transportOptions(nil)}.of
 		results, err := e.Verify(ctx, req)
-		if err != nil {
+		if err != nil && (abi.ClassOf(err) != abi.ErrMismatch || len(results) == 0) {
 			return err
 		}
 		a.con.finish()
