@@ -93,6 +93,10 @@ func (s *registrySource) Resolve(ctx context.Context) (ocispec.Descriptor, error
 	if err := checkDescriptor(d); err != nil {
 		return ocispec.Descriptor{}, s.fail(err, "resolve")
 	}
+	if !isDocument(d) {
+		return ocispec.Descriptor{}, abi.Errorf(abi.ErrUnsupported, "%s: what the registry has there is of type %q, neither a manifest nor an index",
+			s.ref, d.MediaType)
+	}
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, nil
 }
 

@@ -141,6 +141,10 @@ func TestRegistryAbsent(t *testing.T) {
 	wantClass(t, "blob", err, abi.ErrNotFound)
 	_, err = src.Fetch(t.Context(), ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: "sha256:" + hex64, Size: 5 << 20})
 	wantClass(t, "large document", err, abi.ErrLimit)
+	blob := openSource(t, "docker://"+reg.host+"/a@"+s.order[0].Digest.String(), transport.Options{})
+	defer blob.Close()
+	_, err = blob.Resolve(t.Context())
+	wantClass(t, "a blob as root", err, abi.ErrUnsupported)
 	dst := openTarget(t, "docker://"+reg.host+"/a:v3", transport.Options{})
 	defer dst.Close()
 	wantClass(t, "publish what was not pushed", dst.Publish(t.Context(), newSample(20).root), abi.ErrNotFound)
@@ -380,14 +384,50 @@ func TestRegistryFallbackTag(t *testing.T) {
 	}
 }
 
-func TestRegistryCredentials(t *testing.T) {
-	auth, err := config.NewAuthBasicStatic(map[string]string{"me": "secret"}, false)
-	if err != nil {
-		t.Fatal(err)
+// basicAuth lets only me with my secret in. (The registry's own check is slow on purpose.)
+func basicAuth(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if u, p, ok := r.BasicAuth(); !ok || u != "me" || p != "secret" {
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED"}]}`, http.StatusUnauthorized)
+		return
 	}
-	reg := startRegistry(t, func(c *config.Config) { c.Auth = auth })
+	next.ServeHTTP(w, r)
+}
+
+// tokenAuth is the other scheme: a token for a scope, bought with name and password.
+func tokenAuth(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	if r.URL.Path == "/token" {
+		user, password, _ := r.BasicAuth()
+		if r.Method == http.MethodPost {
+			user, password = r.PostFormValue("username"), r.PostFormValue("password")
+		}
+		if user != "me" || password != "secret" {
+			http.Error(w, "{}", http.StatusUnauthorized)
+			return
+		}
+		io.WriteString(w, `{"token":"good","access_token":"good","expires_in":300}`)
+		return
+	}
+	if r.Header.Get("Authorization") != "Bearer good" {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+r.Host+`/token",service="test",scope="repository:a:pull,push"`)
+		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED"}]}`, http.StatusUnauthorized)
+		return
+	}
+	next.ServeHTTP(w, r)
+}
+
+func TestRegistryCredentials(t *testing.T) {
+	for name, scheme := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){"basic": basicAuth, "token": tokenAuth} {
+		t.Run(name, func(t *testing.T) {
+			reg := startRegistry(t)
+			reg.setFault(scheme)
+			testCredentials(t, "docker://"+reg.host+"/a:v1", reg.host)
+		})
+	}
+}
+
+func testCredentials(t *testing.T, ref, host string) {
 	s := newSingle(1000)
-	ref := "docker://" + reg.host + "/a:v1"
 	login := transport.Options{Username: "me", Password: "secret"}
 	s.write(t, ref, login)
 	s.check(t, ref, login)
@@ -401,21 +441,18 @@ func TestRegistryCredentials(t *testing.T) {
 		dst.Close()
 	}
 	file := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(file, []byte(`{"auths":{"`+reg.host+`":{"auth":"bWU6c2VjcmV0"}}}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"auths":{"`+host+`":{"auth":"bWU6c2VjcmV0"}}}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.check(t, ref, transport.Options{AuthFile: file})
-	_, err = transport.OpenSource(t.Context(), parse(t, ref), transport.Options{AuthFile: file + ".absent"})
+	_, err := transport.OpenSource(t.Context(), parse(t, ref), transport.Options{AuthFile: file + ".absent"})
 	wantClass(t, "absent file", err, abi.ErrNotFound)
 }
 
 // TestRegistryCredentialsStayHome: a redirect to another host gets no credentials.
 func TestRegistryCredentialsStayHome(t *testing.T) {
-	auth, err := config.NewAuthBasicStatic(map[string]string{"me": "secret"}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reg := startRegistry(t, func(c *config.Config) { c.Auth = auth })
+	reg := startRegistry(t)
+	reg.setFault(basicAuth)
 	s := newSingle(1000)
 	login := transport.Options{Username: "me", Password: "secret"}
 	s.write(t, "docker://"+reg.host+"/a:v1", login)
@@ -432,7 +469,7 @@ func TestRegistryCredentialsStayHome(t *testing.T) {
 			http.Redirect(w, r, away+"/cdn", http.StatusTemporaryRedirect)
 			return
 		}
-		next.ServeHTTP(w, r)
+		basicAuth(w, r, next)
 	})
 	src := openSource(t, "docker://"+reg.host+"/a:v1", login)
 	defer src.Close()

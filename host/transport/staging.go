@@ -98,7 +98,11 @@ func stage(ctx context.Context, path string, desc ocispec.Descriptor, rc io.Read
 	verified := Verify(&ctxReader{ctx: ctx, ReadCloser: io.NopCloser(rc)}, desc)
 	buf := make([]byte, 256<<10)
 	if f, ok := rc.(interface{ File() *os.File }); ok && f.File() != nil && linkFile(f.File(), path) {
-		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, verified, buf); err != nil {
+		if b, ok := rc.(*blobReader); ok && b.checked {
+			if st, err := f.File().Stat(); err != nil || st.Size() != desc.Size {
+				return abi.Errorf(abi.ErrDigest, "blob %s does not have its size of %d bytes", desc.Digest, desc.Size)
+			}
+		} else if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, verified, buf); err != nil {
 			return err
 		}
 		if err := f.File().Sync(); err != nil && runtime.GOOS != "windows" { // there it takes a writable handle

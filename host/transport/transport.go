@@ -90,7 +90,9 @@ func (o Options) log() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// OpenSource opens the place that ref names for reading. It may already read indexes, but no blobs.
+// OpenSource opens the place that ref names for reading. It reads indexes, but no blobs, with two exceptions: an
+// archive of docker save tells no digests, so the chosen image's layers are read once, and a compressed archive is
+// unpacked into opts.TempDir. ctx is needed only until it returns.
 func OpenSource(ctx context.Context, ref Reference, opts Options) (Source, error) {
 	switch ref.Transport {
 	case OCI:
