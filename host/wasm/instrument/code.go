@@ -37,17 +37,18 @@ func (w *writer) codeSection() []byte {
 	return out
 }
 
-// body writes one function. The checks need one more local, which is added behind the others.
+// body writes one function. The checks need two more locals, which are added behind the others: the first counts down
+// instructions within loops, the second is for passing values.
 func (w *writer) body(r *reader, b *body, out []byte) []byte {
 	groups := r.b[b.groups.start:b.groups.end]
 	if b.entry || b.bulk || len(b.loops) > 0 {
 		out = append(appendU32(out, uint32(b.ngroups+1)), groups...)
-		out = append(out, 1, typeI32)
+		out = append(out, 2, typeI32)
 	} else {
 		out = append(appendU32(out, uint32(b.ngroups)), groups...)
 	}
 	if b.entry {
-		out = w.spend(out, b.length, b.locals)
+		out = w.spend(out, 1+b.length/checkedLength, b.locals+1)
 	}
 	loops := b.loops
 	var in instr
@@ -61,7 +62,7 @@ func (w *writer) body(r *reader, b *body, out []byte) []byte {
 			copied = r.pos
 		case opLoop:
 			out = append(out, r.b[copied:r.pos]...)
-			out = w.spend(out, loops[0], b.locals)
+			out = w.spendLoop(out, loops[0], b.locals)
 			loops = loops[1:]
 			copied = r.pos
 		case opPrefixBulk:
@@ -70,7 +71,7 @@ func (w *writer) body(r *reader, b *body, out []byte) []byte {
 				continue
 			}
 			out = append(out, r.b[copied:in.start]...)
-			out = w.spendLength(out, uint32(shift), b.locals)
+			out = w.spendLength(out, uint32(shift), b.locals+1)
 			out = append(out, r.b[in.start:r.pos]...)
 			out = w.pollIfSpent(append(out, opGlobalGet), w.global)
 			copied = r.pos
@@ -79,13 +80,31 @@ func (w *writer) body(r *reader, b *body, out []byte) []byte {
 	return append(out, r.b[copied:r.end]...)
 }
 
-// spend subtracts the weight of so many instructions and polls when the budget is used up:
+// spendLoop counts instructions in a local, which starts at 0, and spends units of the budget for loopChunk of them at a
+// time. So the first iteration in a call spends, and further ones cost next to nothing. An iteration counts as an
+// eighth of the loop's length: Go makes one loop of each function, and runs a few of its blocks in an iteration.
 //
-//	global.get G; i32.const weight; i32.sub; local.tee T; global.set G
+//	local.get T; i32.const weight; i32.sub; local.tee T; i32.const 0; i32.lt_s
+//	if; i32.const loopChunk; local.set T; … spend …; end
+func (w *writer) spendLoop(out []byte, instructions, local int) []byte {
+	out = appendU32(append(out, opLocalGet), uint32(local))
+	weight := 1 + instructions/8
+	out = appendI32(append(out, opI32Const), uint32(weight))
+	out = appendU32(append(out, opI32Sub, opLocalTee), uint32(local))
+	out = append(out, opI32Const, 0, opI32LtS, opIf, emptyBlock)
+	out = appendI32(append(out, opI32Const), loopChunk)
+	out = appendU32(append(out, opLocalSet), uint32(local))
+	out = w.spend(out, (loopChunk+weight)/checkedLength, local+1)
+	return append(out, opEnd)
+}
+
+// spend subtracts units from the budget and polls when it is used up:
+//
+//	global.get G; i32.const units; i32.sub; local.tee T; global.set G
 //	local.get T; i32.const 0; i32.le_s; if; call poll; i32.const Budget; global.set G; end
-func (w *writer) spend(out []byte, instructions, local int) []byte {
+func (w *writer) spend(out []byte, units, local int) []byte {
 	out = appendU32(append(out, opGlobalGet), w.global)
-	out = appendI32(append(out, opI32Const), uint32(1+instructions/checkedLength))
+	out = appendI32(append(out, opI32Const), uint32(units))
 	out = appendU32(append(out, opI32Sub, opLocalTee), uint32(local))
 	out = appendU32(append(out, opGlobalSet), w.global)
 	return w.pollIfSpent(append(out, opLocalGet), uint32(local))

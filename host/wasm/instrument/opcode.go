@@ -21,6 +21,7 @@ const (
 	opCallIndirect = 0x11
 	opSelectT      = 0x1c
 	opLocalGet     = 0x20
+	opLocalSet     = 0x21
 	opLocalTee     = 0x22
 	opGlobalGet    = 0x23
 	opGlobalSet    = 0x24
@@ -28,6 +29,7 @@ const (
 	opI64Const     = 0x42
 	opF32Const     = 0x43
 	opF64Const     = 0x44
+	opI32LtS       = 0x48
 	opI32LeS       = 0x4c
 	opI32Sub       = 0x6b
 	opI32ShrU      = 0x76

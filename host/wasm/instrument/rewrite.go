@@ -7,9 +7,9 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
-// Budget is the number of units that the guest spends between two polls. A unit is one checked loop iteration or call
-// of up to 1024 instructions, or 128 bytes moved: about 1 to 2 ms of guest time in all.
-const Budget = 200_000
+// Budget is the number of units that the guest spends between two polls. A unit is a call, some 1000 to 8000
+// instructions in loops, or 128 bytes moved: mostly less than a millisecond of guest time in all, at worst some 300.
+const Budget = 50_000
 
 // Rewrite returns the module with checks, which import the function poll, () -> (), from module.
 func (m *Module) Rewrite(module, name string) ([]byte, error) {

@@ -10,6 +10,9 @@ import (
 // that one unit of the budget stands for.
 const checkedLength = 1024
 
+// loopChunk is how many instructions a function may run in loops before it spends them.
+const loopChunk = 32 * checkedLength
+
 // body is what the first pass learns about one function.
 type body struct {
 	code    int   // offset of the first instruction

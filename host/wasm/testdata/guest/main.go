@@ -4,8 +4,10 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -144,7 +146,13 @@ func call(op int32) int32 {
 			}
 		}
 		reply(string(binary.LittleEndian.AppendUint64(nil, h)))
-	case "init":
+	case "sort":
+		m := map[string]int{}
+		for i := range 20_000 {
+			m[fmt.Sprint(i*7919%100_003)] = i
+		}
+		keys := slices.Sorted(maps.Keys(m))
+		reply(keys[100])
 	}
 	return 0
 }
