@@ -121,5 +121,5 @@ func openBlob(ctx context.Context, store cas.Store, desc ocispec.Descriptor) (io
 		at.Close()
 		return nil, abi.Errorf(abi.ErrInternal, "blob %s has %d bytes in the store, want %d", desc.Digest, at.Size(), desc.Size)
 	}
-	return transport.BlobReader(at), nil // a target may take over its file
+	return transport.StoredBlob(at), nil // the target may take over its file
 }

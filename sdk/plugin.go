@@ -6,8 +6,8 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
-// Plugin is one format. The host calls one method at a time on a value; in the sandbox every operation gets a fresh
-// instance, so nothing can be kept between calls.
+// Plugin is one format. In the sandbox every operation gets a fresh instance; natively and in process the host may call
+// methods of one value at the same time. So nothing can be kept between calls: a plugin is best an empty struct.
 type Plugin interface {
 	// Describe says what the plugin is and can do. It must always return the same. Major, Minor and the operations of
 	// the further interfaces are filled in by this package.

@@ -65,6 +65,8 @@ func (w *ingest) Truncate() error {
 	return w.err
 }
 
+func (w *ingest) Digest() digest.Digest { return w.w.Digest() }
+
 func (w *ingest) usable() error {
 	if w.done {
 		return abi.Errorf(abi.ErrInvalid, "ingest %s is finished", w.ref)

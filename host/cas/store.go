@@ -97,6 +97,9 @@ type Writer interface {
 	// Truncate drops what was written, to start again after a failed source.
 	Truncate() error
 
+	// Digest returns the SHA-256 digest of what was written so far.
+	Digest() digest.Digest
+
 	// Commit checks size (-1: unknown) and digest ("": unknown, sha256 is computed), makes bytes and labels durable and
 	// then the blob visible. A blob that is already there is success too; the labels are merged into its own.
 	// abi.ErrDigest when the bytes are others; then nothing was kept. After Commit only Close is allowed.

@@ -63,6 +63,12 @@ type Sink interface {
 	Abort()
 }
 
+// Summer is a Sink that digests what it takes anyway. Its Sum is used then instead of a second one.
+type Summer interface {
+	// Sum returns the SHA-256 of everything that was written so far.
+	Sum() [32]byte
+}
+
 // Limits are the allowances of one operation. Zero values mean the defaults of DefaultLimits.
 type Limits struct {
 	Layer   layer.Limits   // of the tar

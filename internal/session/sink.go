@@ -18,7 +18,8 @@ type sink struct {
 	s      *Session
 	queued *accel.Sink // in front of it: keeps the order of jobs and writes
 	out    Sink
-	sum    hash.Hash
+	sum    hash.Hash // nil if out has its own
+	summer Summer
 	size   int64
 	filter io.WriteCloser // nil: none
 	raw    hash.Hash
@@ -44,7 +45,10 @@ func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Han
 	if err != nil {
 		return 0, s.fail(err)
 	}
-	k := &sink{s: s, out: out, sum: sha256.New()}
+	k := &sink{s: s, out: out}
+	if k.summer, _ = out.(Summer); k.summer == nil {
+		k.sum = sha256.New()
+	}
 	k.queued = s.queue.NewSink(k)
 	s.sinks[index] = k
 	if err := k.setFilter(filter, level); err != nil {
@@ -100,7 +104,9 @@ func (k *stored) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := k.out.Write(p)
-	k.sum.Write(p[:n])
+	if k.sum != nil {
+		k.sum.Write(p[:n])
+	}
 	k.size += int64(n)
 	return n, err
 }
@@ -125,7 +131,11 @@ func (k *sink) finish() (info abi.StreamInfo, err error) {
 // totals says what was written so far. The queue must have been flushed.
 func (k *sink) totals() (info abi.StreamInfo) {
 	info.Size, info.RawSize = k.size, k.size
-	k.sum.Sum(info.SHA256[:0])
+	if k.sum != nil {
+		k.sum.Sum(info.SHA256[:0])
+	} else {
+		info.SHA256 = k.summer.Sum()
+	}
 	info.RawSHA256 = info.SHA256
 	if k.raw != nil {
 		info.RawSize = k.rawLen

@@ -99,6 +99,9 @@ func Open(ctx context.Context, stored io.Reader, opt Options) (*Stream, error) {
 	if s.raw, err = NewVerifier(s.dec, "layer tar", opt.DiffID, -1); err != nil {
 		return nil, err
 	}
+	if s.codec == Plain {
+		s.raw.below = s.in.v
+	}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.free, s.full = make(chan []byte, opt.Buffers), make(chan []byte, opt.Buffers)
 	for range opt.Buffers {
