@@ -49,12 +49,12 @@ func (a *app) convertCommand() *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVarP(&f.format, "format", "f", "", "plugin for DST: a name or the path of its file (`NAME|PATH`)")
-	fs.StringArrayVar(&f.to, "to", nil, "one of several targets, instead of DST and --format (`FORMAT=DST`, repeatable)")
-	fs.StringArrayVarP(&f.options, "option", "o", nil, "option of the plugin; FORMAT: in front if only one of several formats is meant (`[FORMAT:]NAME=VALUE`, repeatable)")
+	fs.StringVarP(&f.format, "format", "f", "", "make DST with the plugin `NAME|PATH`: its name or its file")
+	fs.StringArrayVar(&f.to, "to", nil, "one of several targets `FORMAT=DST`, instead of DST and --format (repeatable)")
+	fs.StringArrayVarP(&f.options, "option", "o", nil, "set the plugin's option `[FORMAT:]NAME=VALUE`; with FORMAT, only for that one of several targets (repeatable)")
 	f.sel.register(cmd, "convert", "; the default")
 	fs.Var(oneOf(&f.attestations, string(host.AttestationsDrop), []string{string(host.AttestationsDrop), string(host.AttestationsKeep)}),
-		"attestations", "attestations of converted images: drop or keep (`POLICY`)")
+		"attestations", "`drop|keep` attestations of converted images")
 	fs.BoolVar(&f.verify, "verify", false, "compare every converted image with its source before it is published")
 	must(cmd.RegisterFlagCompletionFunc("format", a.completeFormats))
 	must(cmd.RegisterFlagCompletionFunc("to", a.completeTargets))

@@ -28,17 +28,20 @@ func openHost(set *settings, events func(host.Event), log *slog.Logger) (engine,
 	if err != nil {
 		return nil, err
 	}
-	return host.New(
+	opts := []host.Option{
 		host.WithPluginDir(set.pluginDirs...),
 		host.WithBuiltin(own...),
 		host.WithCacheDir(set.cacheDir),
 		host.WithWorkDir(set.workDir),
-		host.WithJobs(set.jobs),
 		host.WithLimits(set.limits),
 		host.WithLogger(log),
 		host.WithEvents(events),
 		host.WithTransport(set.transportOptions(log)),
-	)
+	}
+	if set.jobs > 0 {
+		opts = append(opts, host.WithJobs(set.jobs))
+	}
+	return host.New(opts...)
 }
 
 // withEngine opens the engine for the time of fn, with progress on standard error.

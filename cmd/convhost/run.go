@@ -42,7 +42,7 @@ func runWith(ctx context.Context, open opener, args []string, stdin io.Reader, s
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		if ctx.Err() != nil && abi.ClassOf(err) == abi.ErrCanceled {
-			err = abi.Errorf(abi.ErrCanceled, "interrupted")
+			err = abi.Errorf(abi.ErrCanceled, "interrupted") // and not where: that is chance
 		}
 		a.report(err)
 	}

@@ -41,7 +41,7 @@ func (a *app) verifyCommand() *cobra.Command {
 
 // imageFormat adds --format to a command that reads converted images.
 func (a *app) imageFormat(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "format", "f", "", "plugin for the converted image (`NAME|PATH`); default by its media types and annotations")
+	cmd.Flags().StringVarP(format, "format", "f", "", "read the converted image with the plugin `NAME|PATH`; default by its media types and annotations")
 	must(cmd.RegisterFlagCompletionFunc("format", a.completeFormats))
 }
 
