@@ -165,13 +165,14 @@ func TestScratchConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 20 {
+			for range 100 {
 				s, err := lockfile.NewScratch(parent, "s-")
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				name := filepath.Join(s.Dir, "x")
+				lockfile.Sweep(parent, "s-")
 				if err := os.WriteFile(name, nil, 0o600); err != nil {
 					t.Error(err)
 				}

@@ -52,7 +52,7 @@ func NewScratch(parent, prefix string) (*Scratch, error) {
 // Remove deletes the directory with everything in it. Later calls return the first one's error (abi.ErrIO).
 func (s *Scratch) Remove() error {
 	s.once.Do(func() {
-		if err := removeScratch(s.Dir, s.lock); err != nil {
+		if err := removeScratch(s.Dir, s.lock, 20); err != nil {
 			s.err = abi.Errorf(abi.ErrIO, "remove %s: %w", s.Dir, err)
 		}
 	})
@@ -72,7 +72,7 @@ func Sweep(parent, prefix string) {
 		}
 		dir := filepath.Join(parent, e.Name())
 		if l, err := TryLock(filepath.Join(dir, scratchLock)); err == nil {
-			removeScratch(dir, l)
+			removeScratch(dir, l, 1)
 		}
 	}
 }
@@ -93,8 +93,9 @@ func ours(dir string) bool {
 }
 
 // removeScratch empties the directory before it gives up the lock: a directory that is half removed is either locked
-// or has its lock file, so that the next sweep finishes what a kill interrupted.
-func removeScratch(dir string, l *File) error {
+// or has its lock file, so that the next sweep finishes what a kill interrupted. Once the lock is given up the directory
+// may be somebody else's, with a new lock file: it is removed only when it is empty.
+func removeScratch(dir string, l *File, tries int) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
 		if e.Name() != scratchLock {
@@ -105,10 +106,11 @@ func removeScratch(dir string, l *File) error {
 		l.Unlock()
 		return err
 	}
-	err = l.Remove()
+	l.Remove()
 	for range 20 {
-		// A sweeper may just be looking at the directory, with a lock file of its own in it.
-		if err = os.RemoveAll(dir); err == nil {
+		// Only while it is empty: without the lock a lock file in it belongs to somebody else, either a sweeper, who
+		// will remove the directory, or the owner of a new one that we took for dead before it had its lock.
+		if err = os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		time.Sleep(5 * time.Millisecond)
