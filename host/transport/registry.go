@@ -20,6 +20,9 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
+// answerTimeout is how long a server may think: registries digest a whole upload before they answer.
+const answerTimeout = 5 * time.Minute
+
 // registry is what pulling and pushing share: one host, its scheme, a client with retries, and credentials.
 type registry struct {
 	ref        Reference
@@ -86,7 +89,7 @@ func httpTransport(opts Options) (http.RoundTripper, error) {
 		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       conf,
 		TLSHandshakeTimeout:   15 * time.Second,
-		ResponseHeaderTimeout: 5 * time.Minute, // registries digest a whole upload before they answer
+		ResponseHeaderTimeout: answerTimeout,
 		IdleConnTimeout:       30 * time.Second,
 		MaxIdleConnsPerHost:   8,
 		ForceAttemptHTTP2:     true,

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -142,12 +144,19 @@ type resumingBlob struct {
 	fetcher remotes.Fetcher
 	desc    ocispec.Descriptor
 	rc      io.ReadCloser
+	cancel  context.CancelFunc // ends rc
 	off     int64
 	failed  int // times in a row without a byte
 }
 
-func (b *resumingBlob) open() error {
-	rc, err := b.fetcher.Fetch(quiet(b.ctx), b.desc)
+func (b *resumingBlob) open() (err error) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
+	rc, err := b.fetcher.Fetch(quiet(ctx), b.desc)
 	if err != nil {
 		return err
 	}
@@ -162,8 +171,24 @@ func (b *resumingBlob) open() error {
 			return err
 		}
 	}
-	b.rc = rc
+	b.rc, b.cancel = rc, cancel
 	return nil
+}
+
+// readOnce reads from the open stream, but not for ever.
+func (b *resumingBlob) readOnce(p []byte) (int, error) {
+	stall := b.src.opts.stall()
+	var stalled atomic.Bool
+	t := time.AfterFunc(stall, func() {
+		stalled.Store(true)
+		b.cancel()
+	})
+	n, err := b.rc.Read(p)
+	t.Stop()
+	if stalled.Load() && err != nil && b.ctx.Err() == nil {
+		err = abi.Errorf(abi.ErrTimeout, "no byte came for %v", stall)
+	}
+	return n, err
 }
 
 func (b *resumingBlob) Read(p []byte) (int, error) {
@@ -173,7 +198,7 @@ func (b *resumingBlob) Read(p []byte) (int, error) {
 			err = b.open()
 		}
 		if err == nil {
-			n, err = b.rc.Read(p)
+			n, err = b.readOnce(p)
 		}
 		b.off += int64(n)
 		if n > 0 {
@@ -220,6 +245,7 @@ func (b *resumingBlob) Close() error {
 		return nil
 	}
 	err := b.rc.Close()
+	b.cancel()
 	b.rc = nil
 	return err
 }

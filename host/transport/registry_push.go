@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -153,8 +154,22 @@ func (t *registryTarget) upload(ctx context.Context, desc ocispec.Descriptor, op
 		return &sourceError{err}
 	}
 	defer rc.Close()
-	body := &watched{r: Verify(rc, desc)}
-	err = t.repo.Blobs().Push(ctx, desc, body)
+	stall := t.opts.stall()
+	pctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(answerTimeout, cancel)
+	defer timer.Stop()
+	body := &watched{r: Verify(rc, desc), progress: func(end bool) {
+		if end {
+			timer.Reset(answerTimeout)
+		} else {
+			timer.Reset(stall)
+		}
+	}}
+	err = t.repo.Blobs().Push(pctx, desc, body)
+	if err != nil && pctx.Err() != nil && ctx.Err() == nil {
+		err = abi.Errorf(abi.ErrIO, "the registry took no byte for %v", stall)
+	}
 	if serr := body.failure(); serr != nil {
 		return &sourceError{serr} // what our side did wrong explains what the other side says
 	}
@@ -199,18 +214,21 @@ func final(err error) bool {
 // watched remembers why a stream failed. net/http reads from its own goroutine and may do so for a moment after the
 // request returned.
 type watched struct {
-	mu  sync.Mutex
-	r   io.Reader
-	err error
+	mu       sync.Mutex
+	r        io.Reader
+	err      error
+	progress func(end bool) // called before (true) and after every read, true also after the last
 }
 
 func (w *watched) Read(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.progress(true) // a slow source is not a slow registry
 	n, err := w.r.Read(p)
 	if err != nil && err != io.EOF {
 		w.err = err
 	}
+	w.progress(err != nil)
 	return n, err
 }
 
@@ -218,7 +236,7 @@ func (w *watched) Read(p []byte) (int, error) {
 func (w *watched) failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.r = bytes.NewReader(nil)
+	w.r, w.progress = bytes.NewReader(nil), func(bool) {}
 	return w.err
 }
 

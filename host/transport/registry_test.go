@@ -13,8 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -290,6 +292,38 @@ func TestRegistryFlippedByte(t *testing.T) {
 	other.write(t, "docker://"+reg.host+"/b:v1", transport.Options{})
 	reg.setFault(nil)
 	other.check(t, "docker://"+reg.host+"/b:v1", transport.Options{})
+}
+
+// TestRegistryStalls: a server that stops in the middle is left and asked again.
+func TestRegistryStalls(t *testing.T) {
+	reg := startRegistry(t)
+	s := newSingle(8 << 20) // more than the kernel's socket buffers take
+	opts := transport.Options{Stall: 200 * time.Millisecond}
+	var stalls atomic.Int32
+	reg.setFault(perKey(func(n int, w http.ResponseWriter, r *http.Request, next http.Handler) {
+		large := strings.Contains(r.URL.Path, "/blobs/") && (r.Method == http.MethodPut || r.Method == http.MethodGet)
+		if !large || n > 1 || r.Method == http.MethodGet && !strings.Contains(r.URL.Path, s.order[0].Digest.String()) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		stalls.Add(1)
+		if r.Method == http.MethodGet {
+			w.Header().Set("Content-Length", strconv.Itoa(int(s.order[0].Size)))
+			w.Write(s.blobs[s.order[0].Digest][:1000])
+			w.(http.Flusher).Flush()
+		}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(3 * time.Second): // nobody left
+		}
+		panic(http.ErrAbortHandler)
+	}))
+	ref := "docker://" + reg.host + "/a:v1"
+	s.write(t, ref, opts)
+	s.check(t, ref, opts)
+	if stalls.Load() != 2 {
+		t.Errorf("%d stalls, want 2", stalls.Load())
+	}
 }
 
 func TestRegistryGivesUp(t *testing.T) {

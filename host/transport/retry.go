@@ -45,6 +45,13 @@ func (o Options) retries() int {
 	return o.Retries
 }
 
+func (o Options) stall() time.Duration {
+	if o.Stall > 0 {
+		return o.Stall
+	}
+	return time.Minute
+}
+
 func (r *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !r.plain {
 		// A token server or redirect without TLS would get credentials or send bytes in the clear.

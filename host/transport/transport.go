@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -77,6 +78,8 @@ type Options struct {
 	MountFrom []string
 	// Retries is how often a failing request or blob is tried again; 0 for 5, negative for never.
 	Retries int
+	// Stall is how long a transfer may go without a byte before it is broken off and tried again; 0 for one minute.
+	Stall time.Duration
 	// UserAgent is what registries see; "" for "convhost".
 	UserAgent string
 	// HTTP carries out requests; nil for a transport with the options above. Retries are put around it.
