@@ -23,6 +23,9 @@ func (w *writer) codeSection() []byte {
 	var scratch []byte
 	for i := 0; i < n && r.err == nil; i++ {
 		size := r.count("size of a body", m.lim.BodyBytes, 1)
+		if r.err != nil {
+			break
+		}
 		sub := &reader{b: r.b, pos: r.pos, end: r.pos + size}
 		s.scan(sub, m.types[m.funcTypes[i]], &b)
 		if sub.err != nil {
@@ -38,17 +41,17 @@ func (w *writer) codeSection() []byte {
 }
 
 // body writes one function. The checks need two more locals, which are added behind the others: the first counts down
-// instructions within loops, the second is for passing values.
+// instructions within loops, the second holds the length of a bulk operation.
 func (w *writer) body(r *reader, b *body, out []byte) []byte {
 	groups := r.b[b.groups.start:b.groups.end]
-	if b.entry || b.bulk || len(b.loops) > 0 {
+	if b.bulk || len(b.loops) > 0 {
 		out = append(appendU32(out, uint32(b.ngroups+1)), groups...)
 		out = append(out, 2, typeI32)
 	} else {
 		out = append(appendU32(out, uint32(b.ngroups)), groups...)
 	}
 	if b.entry {
-		out = w.spend(out, 1+b.length/checkedLength, b.locals+1)
+		out = w.spend(out, 1+b.length/checkedLength)
 	}
 	loops := b.loops
 	var in instr
@@ -73,7 +76,7 @@ func (w *writer) body(r *reader, b *body, out []byte) []byte {
 			out = append(out, r.b[copied:in.start]...)
 			out = w.spendLength(out, uint32(shift), b.locals+1)
 			out = append(out, r.b[in.start:r.pos]...)
-			out = w.pollIfSpent(append(out, opGlobalGet), w.global)
+			out = w.pollIfSpent(out)
 			copied = r.pos
 		}
 	}
@@ -94,20 +97,19 @@ func (w *writer) spendLoop(out []byte, instructions, local int) []byte {
 	out = append(out, opI32Const, 0, opI32LtS, opIf, emptyBlock)
 	out = appendI32(append(out, opI32Const), loopChunk)
 	out = appendU32(append(out, opLocalSet), uint32(local))
-	out = w.spend(out, (loopChunk+weight)/checkedLength, local+1)
+	out = w.spend(out, (loopChunk+weight)/checkedLength)
 	return append(out, opEnd)
 }
 
 // spend subtracts units from the budget and polls when it is used up:
 //
-//	global.get G; i32.const units; i32.sub; local.tee T; global.set G
-//	local.get T; i32.const 0; i32.le_s; if; call poll; i32.const Budget; global.set G; end
-func (w *writer) spend(out []byte, units, local int) []byte {
+//	global.get G; i32.const units; i32.sub; global.set G
+//	global.get G; i32.const 0; i32.le_s; if; call poll; i32.const Budget; global.set G; end
+func (w *writer) spend(out []byte, units int) []byte {
 	out = appendU32(append(out, opGlobalGet), w.global)
 	out = appendI32(append(out, opI32Const), uint32(units))
-	out = appendU32(append(out, opI32Sub, opLocalTee), uint32(local))
-	out = appendU32(append(out, opGlobalSet), w.global)
-	return w.pollIfSpent(append(out, opLocalGet), uint32(local))
+	out = appendU32(append(out, opI32Sub, opGlobalSet), w.global)
+	return w.pollIfSpent(out)
 }
 
 // spendLength subtracts the unsigned number on top of the stack, shifted right, and leaves it there.
@@ -119,9 +121,9 @@ func (w *writer) spendLength(out []byte, shift uint32, local int) []byte {
 	return appendU32(append(out, opI32ShrU, opI32Sub, opGlobalSet), w.global)
 }
 
-// pollIfSpent follows on the opcode that gets the counter, from the local or global given.
-func (w *writer) pollIfSpent(out []byte, index uint32) []byte {
-	out = appendU32(out, index)
+// pollIfSpent polls when the budget is used up.
+func (w *writer) pollIfSpent(out []byte) []byte {
+	out = appendU32(append(out, opGlobalGet), w.global)
 	out = append(out, opI32Const, 0, opI32LeS, opIf, emptyBlock, opCall)
 	out = appendU32(out, w.poll)
 	out = appendI32(append(out, opI32Const), Budget)

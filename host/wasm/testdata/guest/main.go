@@ -137,14 +137,7 @@ func call(op int32) int32 {
 			hostSize(77)
 		}
 	case "work":
-		h := uint64(14695981039346656037)
-		b := make([]byte, 1<<20)
-		for range 64 {
-			for i := range b {
-				h = (h ^ uint64(b[i])) * 1099511628211
-				b[i] = byte(h)
-			}
-		}
+		h := hash(make([]byte, 1<<20))
 		reply(string(binary.LittleEndian.AppendUint64(nil, h)))
 	case "sort":
 		m := map[string]int{}
@@ -155,6 +148,18 @@ func call(op int32) int32 {
 		reply(keys[100])
 	}
 	return 0
+}
+
+//go:noinline
+func hash(b []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for range 64 {
+		for i := range b {
+			h = (h ^ uint64(b[i])) * 1099511628211
+			b[i] = byte(h)
+		}
+	}
+	return h
 }
 
 //go:noinline
