@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -15,6 +16,7 @@ type bars struct {
 	p      *mpb.Progress
 	total  *mpb.Bar
 	flying map[string]*flight
+	order  int   // of the next bar
 	done   int64 // bytes of layers that are done
 	known  int64 // bytes of layers that were started, or of all if the host says it in the beginning
 	fixed  bool
@@ -42,11 +44,14 @@ func (b *bars) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// add makes a bar. It is made without a total, which keeps it from ending by itself when it is full.
 func (b *bars) add(name string, total int64, priority int) *mpb.Bar {
-	return b.p.New(max(total, 1), mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
-		mpb.BarRemoveOnComplete(), mpb.BarPriority(priority),
+	bar := b.p.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+		mpb.BarPriority(priority),
 		mpb.PrependDecorators(decor.Name(name, decor.WC{C: decor.DindentRight | decor.DextraSpace | decor.DSyncWidth})),
 		mpb.AppendDecorators(decor.Any(func(s decor.Statistics) string { return size(s.Current) + " of " + size(s.Total) })))
+	bar.SetTotal(total, false)
+	return bar
 }
 
 // event moves the bars; name is what the event's layer is called.
@@ -79,8 +84,8 @@ func (b *bars) start(id, name string, total int64, layer bool) {
 	if b.flying[id] != nil {
 		return
 	}
-	priority := len(b.flying)
-	b.flying[id] = &flight{bar: b.add(name, total, priority), total: total, layer: layer}
+	b.order++
+	b.flying[id] = &flight{bar: b.add(name, total, b.order), total: total, layer: layer}
 	if !layer {
 		return
 	}
@@ -88,9 +93,9 @@ func (b *bars) start(id, name string, total int64, layer bool) {
 		b.known += total
 	}
 	if b.total == nil {
-		b.total = b.add("all layers", b.known, 1<<20)
+		b.total = b.add("all layers", b.known, math.MaxInt32)
 	}
-	b.total.SetTotal(max(b.known, 1)+1, false) // one more than there is: the bar ends when the last layer is done, not before
+	b.total.SetTotal(b.known, false)
 }
 
 func (b *bars) move(id string, done int64) {
