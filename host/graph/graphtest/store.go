@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 
@@ -66,6 +67,13 @@ func (s *Store) Get(d digest.Digest) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.blobs[d])
+}
+
+// Digests returns the digests under which blobs are stored, sorted.
+func (s *Store) Digests() []digest.Digest {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.blobs))
 }
 
 // Delete removes a blob.

@@ -1,0 +1,5 @@
+package badinput
+
+var layers, plugins, natives []bad
+
+func servePlugin(string) {}
