@@ -9,6 +9,6 @@ func Features() []string {
 		"digest/sha256", "digest/blake3", "crc32c",
 		"codec/lz4_block", "codec/zstd", "codec/gzip", "codec/deflate",
 		"filter/gzip", "filter/zstd",
-		"decode", "decode/prefix", "dedup/plan", "align", "rawsum",
+		"decode", "decode/prefix", "dedup/plan", "align", "rawsum", "rawsum/shared",
 	}
 }

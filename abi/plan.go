@@ -45,6 +45,7 @@ type PlanSpec struct {
 	Align     int    // each stored chunk starts at a multiple of this in the sink (zero filled); 0 or 1: none
 	Sink      Handle // 0: store nothing
 	RawSum    bool   // SHA-256 over all uncompressed bytes in submission order, in PlanInfo
+	SharedSum bool   // like RawSum, over the bytes of all plans of this operation that set it, in submission order; with Sink 0 bytes are only summed
 	Decode    bool   // jobs are ranges of stored bytes (JobRange) or bytes to pass through (JobBytes)
 }
 
@@ -54,15 +55,15 @@ type PlanInfo struct {
 	Jobs        int64    // chunks processed, duplicates included
 	StoredBytes int64    // bytes appended to the sink
 	RawBytes    int64    // uncompressed bytes, duplicates included
-	RawSHA256   [32]byte // if RawSum
+	RawSHA256   [32]byte // if RawSum; if SharedSum, of all bytes so far
 }
 
 // Limits that every host obeys and every plugin can count on.
 const (
 	MinChunkSize   = 4 << 10
 	MaxChunkSize   = 16 << 20
-	MaxEntryRecord = 1 << 20   // bytes of one entry record; a layer entry that needs more is refused
-	MaxControl     = 64 << 20  // bytes of a request or response message
-	MaxSmallBuffer = 1 << 30 // Encode, Decode, Sum, Write
+	MaxEntryRecord = 1 << 20  // bytes of one entry record; a layer entry that needs more is refused
+	MaxControl     = 64 << 20 // bytes of a request or response message
+	MaxSmallBuffer = 1 << 30  // Encode, Decode, Sum, Write
 	MaxHandles     = 1024
 )

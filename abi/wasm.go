@@ -71,17 +71,18 @@ const (
 	planKeepRaw
 	planRawSum
 	planDecode
-	planFlags = planCRC32C | planKeepRaw | planRawSum | planDecode
+	planSharedSum
+	planFlags = planCRC32C | planKeepRaw | planRawSum | planDecode | planSharedSum
 )
 
 // Append encodes s in PlanSpecSize bytes:
 //
 //	 0 u32 chunk size   4 u32 digest   8 u32 codec   12 i32 level   16 u32 dedup   20 u32 align   24 u32 sink
-//	28 u32 flags: 1 CRC-32C, 2 keep raw, 4 raw sum, 8 decode
+//	28 u32 flags: 1 CRC-32C, 2 keep raw, 4 raw sum, 8 decode, 16 shared sum
 func (s *PlanSpec) Append(b []byte) []byte {
 	le := binary.LittleEndian
 	var flags uint32
-	for i, on := range [...]bool{s.CRC32C, s.KeepRaw, s.RawSum, s.Decode} {
+	for i, on := range [...]bool{s.CRC32C, s.KeepRaw, s.RawSum, s.Decode, s.SharedSum} {
 		if on {
 			flags |= 1 << i
 		}
@@ -115,6 +116,7 @@ func DecodePlanSpec(b []byte) (PlanSpec, error) {
 		Level: int(int32(le.Uint32(b[12:]))), Dedup: Dedup(le.Uint32(b[16:])), Align: int(le.Uint32(b[20:])),
 		Sink: Handle(le.Uint32(b[24:])), CRC32C: flags&planCRC32C != 0, KeepRaw: flags&planKeepRaw != 0,
 		RawSum: flags&planRawSum != 0, Decode: flags&planDecode != 0,
+		SharedSum: flags&planSharedSum != 0,
 	}, nil
 }
 

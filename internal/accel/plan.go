@@ -46,7 +46,13 @@ func (q *Queue) NewPlan(spec *abi.PlanSpec, sink *Sink) (*Plan, error) {
 	if spec.Dedup == abi.DedupPlan {
 		p.seen = newDedup()
 	}
-	if spec.RawSum {
+	switch {
+	case spec.SharedSum:
+		if q.sum == nil {
+			q.sum = sha256.New()
+		}
+		p.sum = q.sum
+	case spec.RawSum:
 		p.sum = sha256.New()
 	}
 	return p, nil

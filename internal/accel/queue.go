@@ -2,6 +2,7 @@ package accel
 
 import (
 	"context"
+	"hash"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +38,7 @@ type Queue struct {
 
 	// The committer's.
 	dirty []*Sink
+	sum   hash.Hash // of all plans with SharedSum
 	recs  []byte
 }
 
