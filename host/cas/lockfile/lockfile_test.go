@@ -165,7 +165,7 @@ func TestScratchConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for range 100 {
+			for range 30 {
 				s, err := lockfile.NewScratch(parent, "s-")
 				if err != nil {
 					t.Error(err)

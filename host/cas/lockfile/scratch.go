@@ -107,13 +107,15 @@ func removeScratch(dir string, l *File, tries int) error {
 		return err
 	}
 	l.Remove()
-	for range 20 {
+	for i := range tries {
+		if i > 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
 		// Only while it is empty: without the lock a lock file in it belongs to somebody else, either a sweeper, who
 		// will remove the directory, or the owner of a new one that we took for dead before it had its lock.
 		if err = os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	return err
 }
