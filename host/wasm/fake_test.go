@@ -82,7 +82,8 @@ func (f *fakeHost) Entries(h abi.Handle, buf []byte, plan abi.Handle) (int, erro
 }
 
 func (f *fakeHost) NewPlan(spec *abi.PlanSpec) (abi.Handle, error) {
-	f.note("new_plan %+v", *spec)
+	f.note("new_plan %d %d %v %d %d %v %d %d %d %v %v", spec.ChunkSize, spec.Digest, spec.CRC32C, spec.Codec, spec.Level,
+		spec.KeepRaw, spec.Dedup, spec.Align, spec.Sink, spec.RawSum, spec.Decode)
 	return 7, nil
 }
 

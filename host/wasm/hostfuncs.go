@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/tetratelabs/wazero/api"
@@ -194,7 +195,8 @@ func (c *call) fail(m guestMemory, s []uint64) {
 	if len(b) > 0 {
 		c.guestErr = abi.UnmarshalError(b)
 	} else {
-		c.guestErr = abi.Errorf(abi.Class(i32(s[0])), "plugin failed in %v: %v", c.op, abi.Class(i32(s[0])))
+		class := abi.Class(i32(s[0]))
+		c.guestErr = (&abi.ErrorDetail{Class: class, Message: fmt.Sprintf("plugin failed in %v: %v", c.op, class)}).Err()
 	}
 	s[0] = 0
 }

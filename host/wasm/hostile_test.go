@@ -122,7 +122,7 @@ func (h *countingHandler) WithGroup(string) slog.Handler      { return h }
 
 // TestConcurrency runs good and bad guests of one module side by side.
 func TestConcurrency(t *testing.T) {
-	_, g := load(t, Config{MemoryLimit: 64 << 20, Stall: 200 * time.Millisecond}, mustBuild(t, goodGuest))
+	_, g := load(t, Config{MemoryLimit: 64 << 20, Stall: 3 * time.Second}, mustBuild(t, goodGuest))
 	var wg sync.WaitGroup
 	for _, req := range []string{"echo a", "panic", "spin", "echo b", "grow", "exit", "echo c", "deadlock", "recurse", "echo d"} {
 		wg.Go(func() {

@@ -2,6 +2,8 @@ package wasm
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 
@@ -38,15 +40,31 @@ func (r *Runtime) Load(ctx context.Context, code []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	cctx := experimental.WithCompilationWorkers(context.WithoutCancel(ctx), runtime.GOMAXPROCS(0))
-	compiled, err := r.rt.CompileModule(cctx, code2)
-	if err != nil && strings.HasPrefix(err.Error(), "compilationcache:") {
-		return nil, abi.Errorf(abi.ErrIO, "cache of compiled plugins: %w; remove %s", err, r.cfg.CacheDir)
+	compiled, err := r.compile(ctx, code2)
+	if err != nil {
+		return nil, err
+	}
+	return &Module{rt: r, compiled: compiled, digest: digest.FromBytes(code)}, nil
+}
+
+// compile takes a module from the cache or compiles it on all cores. A damaged cache is emptied and filled again.
+func (r *Runtime) compile(ctx context.Context, code []byte) (wazero.CompiledModule, error) {
+	ctx = experimental.WithCompilationWorkers(context.WithoutCancel(ctx), runtime.GOMAXPROCS(0))
+	compiled, err := r.rt.CompileModule(ctx, code)
+	if err != nil && strings.Contains(err.Error(), "compilationcache:") {
+		files, _ := filepath.Glob(filepath.Join(r.cfg.CacheDir, "wazero-*", "*"))
+		for _, f := range files {
+			_ = os.Remove(f) // what cannot be removed fails again below
+		}
+		r.cfg.Log.Warn("the cache of compiled plugins was damaged and has been emptied", "directory", r.cfg.CacheDir, "error", err)
+		if compiled, err = r.rt.CompileModule(ctx, code); err != nil && strings.Contains(err.Error(), "compilationcache:") {
+			return nil, abi.Errorf(abi.ErrIO, "cache of compiled plugins %s: %w", r.cfg.CacheDir, err)
+		}
 	}
 	if err != nil {
 		return nil, abi.Errorf(abi.ErrCorrupt, "wasm module: %w", err)
 	}
-	return &Module{rt: r, compiled: compiled, digest: digest.FromBytes(code)}, nil
+	return compiled, nil
 }
 
 // Digest returns the identity of the plugin: the SHA-256 of its file as loaded, "sha256:…".

@@ -42,7 +42,7 @@ func TestEveryHostCall(t *testing.T) {
 	wantCalls := []string{
 		"open 7 2", "open_sink 3 1 -9", "read 5 4096", "read 5 0", "read_at 5 4096 8589934592", "size 5", "write 6 7",
 		"copy 6 5 -1 17179869184", "info 6", "close 6", "entries 5 0",
-		"new_plan {ChunkSize:1048576 Digest:2 CRC32C:true Codec:3 Level:-3 KeepRaw:true Dedup:1 Align:4096 Sink:6 RawSum:true Decode:true}",
+		"new_plan 1048576 2 true 3 -3 true 1 4096 6 true true",
 		"job_stream 7 5 -1 9223372036854775808", `job_bytes 7 "job" 12`,
 		"job_range 7 5: 68719476736 5 6 false abcd ffffffff true 1 -1, 13",
 		"job_range 7 5: 1 6 6 true none 0 false 0 2, 14",
