@@ -1,5 +1,5 @@
 package badinput
 
-var layers, plugins, natives []bad
+var plugins, natives []bad
 
 func servePlugin(string) {}
