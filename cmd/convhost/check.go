@@ -56,7 +56,7 @@ func (a *app) checkCommand() *cobra.Command {
 
 func (a *app) check(ctx context.Context, req host.CheckRequest) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{req.Image}, formats: []string{req.Format}, options: a.set.transportOptions(nil)}.of
+		a.ask = hints{engine: e, sources: []string{req.Image}, formats: []string{req.Format}}.of
 		results, err := e.Check(ctx, req)
 		if err != nil {
 			return err

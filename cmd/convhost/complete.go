@@ -173,3 +173,20 @@ func escapeGlob(path string) string {
 	}
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
+
+// localTags reads the names in a layout or archive, nil if it cannot.
+func localTags(r transport.Reference, opts transport.Options) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	r.Tag, r.Digest, r.Index = "", "", -1
+	src, err := transport.OpenSource(ctx, r, opts)
+	if err != nil {
+		return nil
+	}
+	defer src.Close()
+	names, err := src.Tags(ctx)
+	if err != nil {
+		return nil
+	}
+	return names
+}

@@ -144,7 +144,7 @@ func (s *selection) selection(cmd *cobra.Command, byDefault bool) (host.Selectio
 func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
 	a.targets = len(req.Targets)
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		h := hints{engine: e, sources: []string{req.Source}, options: a.set.transportOptions(nil)}
+		h := hints{engine: e, sources: []string{req.Source}}
 		for _, t := range req.Targets {
 			h.formats, h.targets = append(h.formats, t.Format), append(h.targets, t.Dest)
 		}
@@ -155,7 +155,10 @@ func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
 		}
 		a.con.finish()
 		for _, r := range results {
-			for _, m := range r.Manifests {
+			for i, m := range r.Manifests {
+				if m.Layers == nil { // was of this format already
+					r.Manifests[i].Layers = []host.LayerResult{}
+				}
 				for _, w := range m.Warnings {
 					a.con.warn(strings.TrimPrefix(m.Platform+": "+w, ": "))
 				}

@@ -32,7 +32,7 @@ func (a *app) graphCommand() *cobra.Command {
 
 func (a *app) graph(ctx context.Context, ref string, dot bool) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{ref}, options: a.set.transportOptions(nil)}.of
+		a.ask = hints{engine: e, sources: []string{ref}}.of
 		g, err := e.Graph(ctx, ref)
 		if err != nil {
 			return err

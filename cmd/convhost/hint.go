@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,16 +46,12 @@ type hints struct {
 	sources []string // references that were read
 	targets []string
 	formats []string
-	options transport.Options
 }
 
 func (h hints) of(err error) string {
 	switch abi.ClassOf(err) {
-	case abi.ErrNotFound, abi.ErrInvalid:
-		if s := h.unknownFormat(); s != "" {
-			return s
-		}
-		return h.tags()
+	case abi.ErrNotFound:
+		return h.unknownFormat()
 	case abi.ErrDenied:
 		for _, ref := range append(h.sources, h.targets...) {
 			if r, err := transport.ParseReference(ref); err == nil && r.Transport == transport.Docker {
@@ -86,46 +81,4 @@ func (h hints) unknownFormat() string {
 		}
 	}
 	return ""
-}
-
-// tags lists the names in a local place when the one that was asked for is not among them, or none was given.
-func (h hints) tags() string {
-	for _, ref := range h.sources {
-		r, err := transport.ParseReference(ref)
-		if err != nil || r.Transport == transport.Docker {
-			continue
-		}
-		names := localTags(r, h.options)
-		known := r.Tag == "" && len(names) == 1
-		for _, n := range names {
-			known = known || n == r.Tag
-		}
-		if len(names) == 0 || known {
-			continue
-		}
-		const most = 12
-		more := ""
-		if len(names) > most {
-			names, more = names[:most], ", …"
-		}
-		return fmt.Sprintf("%s:%s has the tags %s", r.Transport, r.Path, strings.Join(names, ", ")+more)
-	}
-	return ""
-}
-
-// localTags reads the names in a layout or archive, nil if it cannot.
-func localTags(r transport.Reference, opts transport.Options) []string {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	r.Tag, r.Digest, r.Index = "", "", -1
-	src, err := transport.OpenSource(ctx, r, opts)
-	if err != nil {
-		return nil
-	}
-	defer src.Close()
-	names, err := src.Tags(ctx)
-	if err != nil {
-		return nil
-	}
-	return names
 }

@@ -23,7 +23,7 @@ func (a *app) inspectCommand() *cobra.Command {
 
 func (a *app) inspect(ctx context.Context, ref string) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{ref}, options: a.set.transportOptions(nil)}.of
+		a.ask = hints{engine: e, sources: []string{ref}}.of
 		res, err := e.Inspect(ctx, ref)
 		if err != nil {
 			return err

@@ -73,7 +73,7 @@ func (a *app) unpack(ctx context.Context, f unpackFlags, out string) error {
 		return withHint(abi.Errorf(abi.ErrExists, "%s is there already", out), "--force replaces it")
 	}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = f.hints(a, e)
+		a.ask = f.hints(e)
 		res, err := unpackFile(ctx, e, f.req, out)
 		if err != nil {
 			return err
@@ -82,8 +82,8 @@ func (a *app) unpack(ctx context.Context, f unpackFlags, out string) error {
 	})
 }
 
-func (f *unpackFlags) hints(a *app, e engine) func(error) string {
-	return hints{engine: e, sources: []string{f.req.Image}, formats: []string{f.req.Format}, options: a.set.transportOptions(nil)}.of
+func (f *unpackFlags) hints(e engine) func(error) string {
+	return hints{engine: e, sources: []string{f.req.Image}, formats: []string{f.req.Format}}.of
 }
 
 func (a *app) unpackStream(ctx context.Context, f unpackFlags) error {
@@ -94,7 +94,7 @@ func (a *app) unpackStream(ctx context.Context, f unpackFlags) error {
 		return abi.Errorf(abi.ErrInvalid, "--json and a tar cannot both go to standard output")
 	}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = f.hints(a, e)
+		a.ask = f.hints(e)
 		f.req.Out = a.stdout
 		_, err := e.Unpack(ctx, f.req)
 		return err
@@ -152,7 +152,7 @@ func (a *app) unpackLayers(ctx context.Context, f unpackFlags) error {
 		return abi.Errorf(abi.ErrExists, "%s is there already", dir)
 	}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = f.hints(a, e)
+		a.ask = f.hints(e)
 		aside, err := os.MkdirTemp(filepath.Dir(dir), ".convhost-*.tmp")
 		if err != nil {
 			return fileError(err, "unpack")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host"
+	"github.com/convhost/convhost/internal/layer/flatten"
 )
 
 const verifyHelp = `Compares the images SRC and DST file by file: type, mode, owner, time, size, link target, hard links, device numbers,
@@ -47,15 +48,18 @@ func (a *app) imageFormat(cmd *cobra.Command, format *string) {
 
 func (a *app) verify(ctx context.Context, req host.VerifyRequest) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{req.Source, req.Converted}, formats: []string{req.Format}, options: a.set.transportOptions(nil)}.of
+		a.ask = hints{engine: e, sources: []string{req.Source, req.Converted}, formats: []string{req.Format}}.of
 		results, err := e.Verify(ctx, req)
 		if err != nil && (abi.ClassOf(err) != abi.ErrMismatch || len(results) == 0) {
 			return err
 		}
 		a.con.finish()
 		var total int64
-		for _, r := range results {
+		for i, r := range results {
 			total += int64(len(r.Differences)) + r.More
+			if r.Differences == nil {
+				results[i].Differences = []flatten.Difference{}
+			}
 		}
 		doc := struct {
 			Equal  bool                `json:"equal"`
