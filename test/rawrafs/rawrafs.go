@@ -127,13 +127,16 @@ func (m *Image) Blobs() []Blob {
 	return out
 }
 
-// Rename returns a copy of a layer's own bootstrap with its one blob called id.
+// Rename returns a copy of a layer's own bootstrap with the layer's blob called id: the one blob there is, or that of many
+// whose name is 64 times "x".
 func Rename(b []byte, id string) []byte {
 	out := bytes.Clone(b)
 	m := Open(out)
 	for i := range m.n {
-		copy(out[1408+128*i:], id)
-		copy(out[m.blobs+256*i:], id)
+		if m.n == 1 || out[m.blobs+256*i] == 'x' {
+			copy(out[1408+128*i:], id)
+			copy(out[m.blobs+256*i:], id)
+		}
 	}
 	return out
 }
