@@ -29,22 +29,16 @@ func (r *Runtime) Load(ctx context.Context, code []byte) (*Module, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, abi.Errorf(abi.ClassOf(err), "load plugin: %w", err)
 	}
-	m, err := instrument.Read(code, r.cfg.Limits)
+	id := digest.FromBytes(code)
+	checked, err := r.rewrite(code, id)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkContract(m); err != nil {
-		return nil, err
-	}
-	code2, err := m.Rewrite(abi.WasmModule, abi.WasmPoll)
+	compiled, err := r.compile(ctx, checked)
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := r.compile(ctx, code2)
-	if err != nil {
-		return nil, err
-	}
-	return &Module{rt: r, compiled: compiled, digest: digest.FromBytes(code)}, nil
+	return &Module{rt: r, compiled: compiled, digest: id}, nil
 }
 
 // compile takes a module from the cache or compiles it on all cores. A damaged cache is emptied and filled again.
