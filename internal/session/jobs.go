@@ -75,12 +75,14 @@ func (s *Session) JobRange(ph, src abi.Handle, r abi.Range, tag uint64) error {
 	if err != nil {
 		return err
 	}
-	part, err := lookup[*Part](s, src, "random-access stream")
+	at, err := s.randomAccess(src)
 	if err != nil {
 		return err
 	}
-	s.read.Add(int64(max(r.CLen, 0)) + int64(max(r.ULen, 0))/2) // decoding may expand: the source is bounded, the claim is checked
-	return s.fail(s.queue.Range(p.p, part.At, part.Size, r, tag))
+	if at.read(int64(max(r.CLen, 0))) {
+		s.random.Add(int64(max(r.ULen, 0)) / 2) // decoding may expand: the source is bounded, the claim is checked
+	}
+	return s.fail(s.queue.Range(p.p, at.At, at.Size, r, tag))
 }
 
 // Collect implements abi.Host.
@@ -101,7 +103,7 @@ func (s *Session) ClosePlan(ph abi.Handle) (abi.PlanInfo, error) {
 	if err != nil {
 		return abi.PlanInfo{}, err
 	}
-	s.handles[ph] = nil
+	delete(s.handles, ph)
 	info, err := s.queue.ClosePlan(p.p)
 	return info, s.fail(err)
 }

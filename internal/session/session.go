@@ -12,6 +12,9 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"sync/atomic"
 
 	"github.com/convhost/convhost/abi"
@@ -73,7 +76,8 @@ type Summer interface {
 type Limits struct {
 	Layer   layer.Limits   // of the tar
 	Inflate inflate.Limits // of its decompression
-	// Output is allowed up to OutputBase + OutputFactor × bytes of input that the operation has read.
+	// Output is allowed up to OutputBase + OutputFactor × bytes of input that the operation has read. Of the layer the
+	// larger form counts, stored or tar; of another input, what is read again does not count again.
 	OutputBase   int64
 	OutputFactor int64
 	Sinks        int // outputs of one operation
@@ -90,10 +94,14 @@ type Session struct {
 	ctx     context.Context
 	cfg     Config
 	queue   *accel.Queue
-	handles []any // index is the Handle; nil: free or closed; 0 is never used
+	handles map[abi.Handle]any // the open ones
+	last    abi.Handle         // numbers are not used again: a closed handle stays wrong
 	sinks   map[int]*sink
+	parts   map[*Part]*part
 	layer   *layerStream
-	read    atomic.Int64 // bytes of input that passed
+	stored  atomic.Int64 // bytes of the layer as stored that were read,
+	raw     atomic.Int64 // and bytes of its tar that reached the plugin or a plan
+	random  atomic.Int64 // bytes of random-access inputs that were read
 	written atomic.Int64
 	logged  int
 	err     error // first error that ends the operation
@@ -116,7 +124,8 @@ func New(ctx context.Context, cfg Config) *Session {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Session{ctx: ctx, cfg: cfg, queue: cfg.Pool.NewQueue(ctx, accel.Limits{}), handles: make([]any, 1), sinks: map[int]*sink{}}
+	return &Session{ctx: ctx, cfg: cfg, queue: cfg.Pool.NewQueue(ctx, accel.Limits{}),
+		handles: map[abi.Handle]any{}, sinks: map[int]*sink{}, parts: map[*Part]*part{}}
 }
 
 // Err returns the first error that a method returned to the plugin and that ends the operation, or nil.
@@ -130,9 +139,10 @@ func (s *Session) Finish() error {
 		err = s.drain()
 	}
 	if err == nil {
-		for i, k := range s.sinks {
-			if !k.done {
+		for _, i := range slices.Sorted(maps.Keys(s.sinks)) {
+			if !s.sinks[i].done {
 				err = abi.Errorf(abi.ErrPlugin, "plugin left output %d open", i)
+				break
 			}
 		}
 	}
@@ -159,10 +169,13 @@ func (s *Session) close() error {
 	return err
 }
 
-// fail remembers the first error that ends the operation.
+// fail remembers the first error that ends the operation. After those of the two classes that say "not here" a plugin
+// may go on another way.
 func (s *Session) fail(err error) error {
 	if err != nil && s.err == nil {
-		s.err = err
+		if c := abi.ClassOf(err); c != abi.ErrUnsupported && c != abi.ErrNotFound {
+			s.err = err
+		}
 	}
 	return err
 }
@@ -173,26 +186,25 @@ func (s *Session) enter() error {
 		return s.err
 	}
 	if err := s.ctx.Err(); err != nil {
-		return s.fail(abi.Errorf(abi.ClassOf(err), "%w", context.Cause(s.ctx)))
+		return s.fail(abi.Errorf(abi.ClassOf(err), "%v", context.Cause(s.ctx))) // a cause may have a class of its own
 	}
 	return nil
 }
 
 func (s *Session) newHandle(v any) (abi.Handle, error) {
-	if len(s.handles) > abi.MaxHandles {
-		return 0, s.fail(abi.Errorf(abi.ErrLimit, "plugin opened more than %d handles", abi.MaxHandles))
+	if len(s.handles) >= abi.MaxHandles || s.last == math.MaxInt32 {
+		return 0, s.fail(abi.Errorf(abi.ErrLimit, "plugin has more than %d handles open", abi.MaxHandles))
 	}
-	s.handles = append(s.handles, v)
-	return abi.Handle(len(s.handles) - 1), nil
+	s.last++
+	s.handles[s.last] = v
+	return s.last, nil
 }
 
 // lookup returns the object of type T behind h; a foreign handle is a fault of the plugin.
 func lookup[T any](s *Session, h abi.Handle, what string) (T, error) {
 	var zero T
-	if h > 0 && int(h) < len(s.handles) {
-		if v, ok := s.handles[h].(T); ok {
-			return v, nil
-		}
+	if v, ok := s.handles[h].(T); ok {
+		return v, nil
 	}
 	return zero, s.fail(abi.Errorf(abi.ErrPlugin, "handle %d is not an open %s of this operation", h, what))
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"hash"
 	"io"
+	"math"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -41,6 +42,9 @@ func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Han
 	case s.sinks[index] != nil:
 		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "output %d was opened twice", index))
 	}
+	if err := checkFilter(filter, level); err != nil {
+		return 0, s.fail(err)
+	}
 	out, err := s.cfg.OpenSink(index)
 	if err != nil {
 		return 0, s.fail(err)
@@ -55,6 +59,18 @@ func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Han
 		return 0, s.fail(err)
 	}
 	return s.newHandle(k)
+}
+
+// checkFilter refuses what setFilter cannot do, before the output exists.
+func checkFilter(filter abi.SinkFilter, level int) error {
+	top := map[abi.SinkFilter]int{abi.FilterNone: math.MaxInt, abi.FilterGzip: gzip.BestCompression, abi.FilterZstd: 22}
+	switch most, ok := top[filter]; {
+	case !ok:
+		return abi.Errorf(abi.ErrUnsupported, "sink filter %d is unknown", filter)
+	case level < 0 || level > most:
+		return abi.Errorf(abi.ErrUnsupported, "level %d of sink filter %d, want 0 to %d", level, filter, most)
+	}
+	return nil
 }
 
 func (k *sink) setFilter(filter abi.SinkFilter, level int) (err error) {
@@ -76,11 +92,9 @@ func (k *sink) setFilter(filter abi.SinkFilter, level int) (err error) {
 		}
 		k.filter, err = zstd.NewWriter((*stored)(k), zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)),
 			zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
-	default:
-		return abi.Errorf(abi.ErrUnsupported, "sink filter %d is unknown", filter)
 	}
 	if err != nil {
-		return abi.Errorf(abi.ErrInvalid, "sink filter level %d: %w", level, err)
+		return abi.Errorf(abi.ErrInternal, "sink filter level %d: %w", level, err)
 	}
 	k.raw = sha256.New()
 	return nil

@@ -15,14 +15,15 @@ import (
 type layerStream struct {
 	s       *Session
 	role    abi.Role
-	file    io.ReadCloser   // stored bytes
-	stored  io.Reader       // verified stored bytes, for RoleLayerStored
-	raw     *inflate.Stream // the tar, for the other two
-	tar     *layer.Reader   // for RoleLayerEntries
-	entry   abi.Entry       // the last one
-	left    int64           // of its body
-	pending bool            // entry was read and did not fit into the buffer
-	ended   bool            // everything was read and every promise held
+	file    io.ReadCloser     // stored bytes
+	stored  *inflate.Verifier // the stored bytes, for RoleLayerStored
+	at      *part             // the same with random access, or nil
+	raw     *inflate.Stream   // the tar, for the other two
+	tar     *layer.Reader     // for RoleLayerEntries
+	entry   abi.Entry         // the last one
+	left    int64             // of its body
+	pending bool              // entry did not fit into the buffer: the plugin does not know it, nor its body, yet
+	ended   bool              // everything was read and every promise held
 }
 
 // Open implements abi.Host.
@@ -44,7 +45,7 @@ func (s *Session) Open(role abi.Role, index int) (abi.Handle, error) {
 	if index < 0 || index >= len(parts) {
 		return 0, s.fail(abi.Errorf(abi.ErrDenied, "stream %d with role %d was not granted", index, role))
 	}
-	return s.newHandle(&parts[index])
+	return s.newHandle(s.part(&parts[index]))
 }
 
 func (s *Session) openLayer(role abi.Role, index int) (abi.Handle, error) {
@@ -56,6 +57,9 @@ func (s *Session) openLayer(role abi.Role, index int) (abi.Handle, error) {
 		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "the layer was opened twice"))
 	}
 	l := &layerStream{s: s, role: role}
+	if role == abi.RoleLayerStored && cfg.At != nil {
+		l.at = s.part(&Part{At: cfg.At, Size: cfg.Size})
+	}
 	if err := l.open(s.ctx, cfg); err != nil {
 		l.close()
 		return 0, s.fail(err)
@@ -97,8 +101,11 @@ type counter struct {
 
 // Read implements io.Reader.
 func (c *counter) Read(p []byte) (int, error) {
+	if err := c.s.ctx.Err(); err != nil {
+		return 0, abi.Errorf(abi.ClassOf(err), "read layer: %v", context.Cause(c.s.ctx))
+	}
 	n, err := c.r.Read(p)
-	c.s.read.Add(int64(n))
+	c.s.stored.Add(int64(n))
 	if c.s.cfg.Read != nil && n > 0 {
 		c.s.cfg.Read(n)
 	}
@@ -109,7 +116,7 @@ func (c *counter) Read(p []byte) (int, error) {
 func (l *layerStream) Read(p []byte) (n int, err error) {
 	switch {
 	case l.tar != nil:
-		if l.left == 0 {
+		if l.bodyLeft() == 0 {
 			return 0, io.EOF
 		}
 		n, err = l.tar.Read(p[:min(int64(len(p)), l.left)])
@@ -123,7 +130,7 @@ func (l *layerStream) Read(p []byte) (n int, err error) {
 		n, err = l.stored.Read(p)
 	}
 	if l.raw != nil {
-		l.s.read.Add(int64(n))
+		l.s.raw.Add(int64(n))
 	}
 	if err == io.EOF && l.tar == nil {
 		l.ended = true
@@ -133,8 +140,11 @@ func (l *layerStream) Read(p []byte) (n int, err error) {
 
 // bodyLeft is what is left of the current entry's body, -1 for streams that are not of entries.
 func (l *layerStream) bodyLeft() int64 {
-	if l.tar == nil {
+	switch {
+	case l.tar == nil:
 		return -1
+	case l.pending:
+		return 0
 	}
 	return l.left
 }
@@ -203,17 +213,20 @@ func (s *Session) Entries(h abi.Handle, buf []byte, ph abi.Handle) (int, error) 
 	}
 	out := buf[:0]
 	for len(out) < batchBytes {
-		if err := l.next(p); err == io.EOF {
+		if err := l.next(); err == io.EOF {
 			break
 		} else if err != nil {
 			return 0, s.fail(err)
 		}
 		if n := l.entry.RecordSize(); n > len(buf)-len(out) {
 			if len(out) == 0 {
-				return 0, abi.Errorf(abi.ErrLimit, "entry %q needs a record of %d bytes, the buffer has %d", l.entry.Path, n, len(buf))
+				return 0, s.fail(abi.Errorf(abi.ErrLimit, "entry %q needs a record of %d bytes, the buffer has %d", l.entry.Path, n, len(buf)))
 			}
 			l.pending = true
 			break
+		}
+		if err := l.submit(p); err != nil {
+			return 0, s.fail(err)
 		}
 		out = l.entry.Append(out)
 		if l.left > 0 {
@@ -223,8 +236,8 @@ func (s *Session) Entries(h abi.Handle, buf []byte, ph abi.Handle) (int, error) 
 	return len(out), nil
 }
 
-// next reads one entry into l.entry, and sends its body to the plan.
-func (l *layerStream) next(p *plan) error {
+// next reads one entry into l.entry, unless that is one that did not fit.
+func (l *layerStream) next() error {
 	if l.pending {
 		l.pending = false
 		return nil
@@ -242,15 +255,18 @@ func (l *layerStream) next(p *plan) error {
 		return err
 	}
 	l.left = l.entry.Size
-	l.s.read.Add(512)
-	if p != nil && l.left > 0 {
-		n, err := l.s.queue.Stream(p.p, l, l.left, l.entry.Seq)
-		if err != nil {
-			return err
-		}
-		l.entry.Chunks = uint32(n)
-	}
+	l.s.raw.Add(512)
 	return nil
+}
+
+// submit sends the body of l.entry to the plan, in automatic mode.
+func (l *layerStream) submit(p *plan) error {
+	if p == nil || l.left == 0 {
+		return nil
+	}
+	n, err := l.s.queue.Stream(p.p, l, l.left, l.entry.Seq)
+	l.entry.Chunks = uint32(n)
+	return err
 }
 
 // Read implements abi.Host.
@@ -278,40 +294,60 @@ func (s *Session) ReadAt(h abi.Handle, p []byte, off int64) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
-	at, size, err := s.random(h)
+	at, err := s.randomAccess(h)
 	if err != nil {
 		return 0, err
 	}
-	if off < 0 || off > size {
-		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "read at %d of a stream of %d bytes", off, size))
+	if off < 0 || off > at.Size {
+		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "read at %d of a stream of %d bytes", off, at.Size))
 	}
-	p = p[:min(int64(len(p)), size-off)]
-	n, err := at.ReadAt(p, off)
-	s.read.Add(int64(n))
+	p = p[:min(int64(len(p)), at.Size-off)]
+	n, err := at.At.ReadAt(p, off)
+	at.read(int64(n))
 	if n == len(p) {
 		return n, nil
 	}
 	if err == nil || err == io.EOF {
-		err = abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", off+int64(n), size)
+		err = abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", off+int64(n), at.Size)
 	}
 	return n, s.fail(err)
 }
 
-// random finds a stream with random access: a part, or the stored layer at rest.
-func (s *Session) random(h abi.Handle) (io.ReaderAt, int64, error) {
-	if h > 0 && int(h) < len(s.handles) {
-		switch v := s.handles[h].(type) {
-		case *Part:
-			return v.At, v.Size, nil
-		case *layerStream:
-			if v.role == abi.RoleLayerStored && s.cfg.Layer.At != nil {
-				return s.cfg.Layer.At, s.cfg.Layer.Size, nil
-			}
-			return nil, 0, abi.Errorf(abi.ErrUnsupported, "the layer has no random access here")
+// randomAccess finds a stream with random access: a part, or the stored layer at rest.
+func (s *Session) randomAccess(h abi.Handle) (*part, error) {
+	if l, ok := s.handles[h].(*layerStream); ok {
+		if l.at == nil {
+			return nil, abi.Errorf(abi.ErrUnsupported, "the layer has no random access here")
 		}
+		return l.at, nil
 	}
-	_, err := lookup[*Part](s, h, "random-access stream")
-	return nil, 0, err
+	return lookup[*part](s, h, "random-access stream")
+}
+
+// part is an input with random access, however often it was opened.
+type part struct {
+	*Part
+	s       *Session
+	counted int64
+}
+
+func (s *Session) part(p *Part) *part {
+	if s.parts[p] == nil {
+		s.parts[p] = &part{Part: p, s: s}
+	}
+	return s.parts[p]
+}
+
+// read counts n bytes that were read, up to the size of the input: reading again earns no output. It tells whether
+// anything counted.
+func (p *part) read(n int64) bool {
+	n = min(n, p.Size-p.counted)
+	if n <= 0 {
+		return false
+	}
+	p.counted += n
+	p.s.random.Add(n)
+	return true
 }
 
 // Size implements abi.Host.
@@ -319,8 +355,11 @@ func (s *Session) Size(h abi.Handle) (int64, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
-	_, size, err := s.random(h)
-	return size, err
+	at, err := s.randomAccess(h)
+	if err != nil {
+		return 0, err
+	}
+	return at.Size, nil
 }
 
 // Write implements abi.Host.
@@ -375,25 +414,25 @@ func (s *Session) copySource(src abi.Handle, off, n int64) (io.Reader, error) {
 	if off < 0 {
 		return lookup[*layerStream](s, src, "sequential stream")
 	}
-	at, size, err := s.random(src)
+	at, err := s.randomAccess(src)
 	if err != nil {
 		return nil, err
 	}
-	if off > size || n > size-off {
-		return nil, s.fail(abi.Errorf(abi.ErrPlugin, "copy of %d bytes at %d from a stream of %d", n, off, size))
+	if off > at.Size || n > at.Size-off {
+		return nil, s.fail(abi.Errorf(abi.ErrPlugin, "copy of %d bytes at %d from a stream of %d", n, off, at.Size))
 	}
-	return &partReader{io.NewSectionReader(at, off, size-off), s}, nil
+	return &partReader{io.NewSectionReader(at.At, off, at.Size-off), at}, nil
 }
 
 type partReader struct {
 	io.Reader
-	s *Session
+	at *part
 }
 
 // Read implements io.Reader.
 func (p *partReader) Read(b []byte) (int, error) {
 	n, err := p.Reader.Read(b)
-	p.s.read.Add(int64(n))
+	p.at.read(int64(n))
 	return n, err
 }
 
@@ -417,43 +456,50 @@ func (s *Session) Close(h abi.Handle) (info abi.StreamInfo, err error) {
 	if err := s.enter(); err != nil {
 		return info, err
 	}
-	var v any
-	if h > 0 && int(h) < len(s.handles) {
-		v = s.handles[h]
-	}
-	switch v := v.(type) {
+	switch v := s.handles[h].(type) {
 	case *sink:
 		if _, err := s.queue.Flush(v.queued); err != nil {
 			return info, s.fail(err)
 		}
 		info, err = v.finish()
 	case *layerStream:
-		if err = s.drain(); err == nil && v.raw != nil {
-			r, _ := v.raw.Result()
-			info = abi.StreamInfo{Size: r.StoredSize, SHA256: r.StoredSHA256, RawSize: r.RawSize, RawSHA256: r.RawSHA256}
+		if err = s.drain(); err == nil {
+			info = v.totals()
 		}
-	case *Part:
+	case *part:
 		info.Size = v.Size
 	default:
 		_, err = lookup[*sink](s, h, "stream")
 		return info, err
 	}
-	s.handles[h] = nil
+	delete(s.handles, h)
 	return info, s.fail(err)
+}
+
+// totals says what passed. The layer must have been read to its end.
+func (l *layerStream) totals() abi.StreamInfo {
+	if l.raw == nil {
+		sum := l.stored.SHA256()
+		return abi.StreamInfo{Size: l.stored.Size(), SHA256: sum, RawSize: l.stored.Size(), RawSHA256: sum}
+	}
+	r, _ := l.raw.Result()
+	return abi.StreamInfo{Size: r.StoredSize, SHA256: r.StoredSHA256, RawSize: r.RawSize, RawSHA256: r.RawSHA256}
 }
 
 // allow says whether n more bytes may be written.
 func (s *Session) allow(n int64) error {
 	lim := s.cfg.Limits
-	if w := s.written.Add(n); w > lim.OutputBase && w-lim.OutputBase > lim.OutputFactor*s.read.Load() {
-		return abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes after reading %d: more than %d and %d for each byte read", w, s.read.Load(), lim.OutputBase, lim.OutputFactor)
+	read := max(s.stored.Load(), s.raw.Load()) + s.random.Load()
+	if w := s.written.Add(n); w > lim.OutputBase && (w-lim.OutputBase)/lim.OutputFactor > read {
+		return abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes after reading %d: more than %d and %d for each byte read", w, read, lim.OutputBase, lim.OutputFactor)
 	}
 	return nil
 }
 
 // Log implements abi.Host.
 func (s *Session) Log(level int, msg string) {
-	const most = 1000
+	const most, mostBytes = 1000, 16 << 10
+	msg = msg[:min(len(msg), mostBytes)]
 	if s.logged++; s.logged <= most {
 		s.cfg.Log.Log(s.ctx, slogLevel(level), msg)
 	} else if s.logged == most+1 {
