@@ -33,12 +33,14 @@ func newHost(t testing.TB) *host.Host {
 	return h
 }
 
+type descriptor = ocispec.Descriptor
+
 // converted is a nydus image, taken apart without our reader.
 type converted struct {
 	dir    *ocidir.Dir
-	blobs  []ocispec.Descriptor // lowest first
-	boot   []byte               // merged bootstrap
-	layers [][]byte             // each blob's own bootstrap
+	blobs  []descriptor // lowest first
+	boot   []byte       // merged bootstrap
+	layers [][]byte     // each blob's own bootstrap
 }
 
 // convert converts source, "DIR:TAG", and takes the image for platform.
