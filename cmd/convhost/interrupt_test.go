@@ -52,3 +52,55 @@ func TestInterrupt(t *testing.T) {
 		srv.Close()
 	}
 }
+
+// TestSecondInterrupt: a write that nobody reads cannot be stopped in an orderly way; a second signal ends the process.
+func TestSecondInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	if err := writeLayout(dir+"/src", "large"); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t, dir, "convert", "oci:"+dir+"/src:large", "oci:"+dir+"/out:x", "-f", "nydus", "--runtime", "inprocess").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := command(t, dir, "unpack", "oci:"+dir+"/out:x", "-", "--runtime", "inprocess", "--work-dir", dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond) // until the pipe is full
+	ended := make(chan error, 1)
+	go func() {
+		state, err := cmd.Process.Wait() // not cmd.Wait, which would close the pipe
+		if err == nil && state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGINT {
+			err = errors.New(state.String())
+		}
+		ended <- err
+	}()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		t.Skipf("ended at the first signal: the pipe was not full yet (%v)", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	for range 20 { // the first one may still be on its way when the next comes
+		cmd.Process.Signal(os.Interrupt)
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("ended with %v, want by the signal", err)
+			}
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	cmd.Process.Kill()
+	t.Error("further signals do not end the process")
+}

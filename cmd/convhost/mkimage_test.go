@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,23 +24,31 @@ func mkimage(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: mkimage DIR KIND…")
 	}
-	dir := ts.MkAbs(args[0])
+	ts.Check(writeLayout(ts.MkAbs(args[0]), args[1:]...))
+}
+
+// writeLayout makes a layout with an image of each kind.
+func writeLayout(dir string, names ...string) error {
 	idx := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
-	for _, kind := range args[1:] {
-		make, ok := kinds[kind]
+	for _, name := range names {
+		build, ok := kinds[name]
 		if !ok {
-			ts.Fatalf("mkimage: there is no kind %s", kind)
+			return fmt.Errorf("there is no kind %s", name)
 		}
 		store := graphtest.NewStore()
-		root := make(store)
-		ts.Check(writeBlobs(dir, store, root))
+		root := build(store)
+		if err := writeBlobs(dir, store, root); err != nil {
+			return err
+		}
 		idx.Manifests = append(idx.Manifests, ocispec.Descriptor{MediaType: root.MediaType, Digest: root.Digest, Size: root.Size,
-			Annotations: map[string]string{ocispec.AnnotationRefName: kind}})
+			Annotations: map[string]string{ocispec.AnnotationRefName: name}})
 	}
 	b, err := json.Marshal(idx)
-	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(dir, "index.json"), b, 0o644))
-	ts.Check(os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(filepath.Join(dir, "index.json"), b, 0o644),
+		os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
 }
 
 // writeBlobs stores what is reachable from desc; what the store does not have is left out.
@@ -84,6 +94,9 @@ var kinds = map[string]func(*graphtest.Store) ocispec.Descriptor{
 	"plain": plain,
 	"other": func(s *graphtest.Store) ocispec.Descriptor { // as plain, one file is different
 		return s.Image(graphtest.Image{Layers: []graphtest.Layer{s.Layer(map[string]string{"etc/motd": "hullo\n", "usr/bin/tool": files["usr/bin/tool"]})}})
+	},
+	"large": func(s *graphtest.Store) ocispec.Descriptor { // more than a pipe holds
+		return s.Image(graphtest.Image{Layers: []graphtest.Layer{s.Layer(map[string]string{"large": strings.Repeat("0123456789", 1<<18)})}})
 	},
 	"two": func(s *graphtest.Store) ocispec.Descriptor { // two layers
 		return s.Image(graphtest.Image{Layers: []graphtest.Layer{s.Layer(files), s.Layer(map[string]string{"etc/arm": "v8\n"})}})

@@ -173,6 +173,29 @@ func TestNothingHalfMade(t *testing.T) {
 	}
 }
 
+func TestHints(t *testing.T) {
+	for _, tt := range []struct {
+		class      abi.Class
+		args, hint string
+	}{
+		{abi.ErrDenied, "convert docker://registry.example/app:1 oci:b -f nydus", "hint: docker login registry.example stores credentials that convhost uses too"},
+		{abi.ErrDenied, "convert oci:a docker://registry.example:5000/app:1 -f nydus", "hint: docker login registry.example:5000 "},
+		{abi.ErrDenied, "convert oci:a oci:b -f nydus", ""},
+		{abi.ErrNotFound, "convert oci:a oci:b -f nodus", "hint: convhost plugin list shows the formats"},
+		{abi.ErrNotFound, "plugin info nodus", "hint: convhost plugin list shows the formats"},
+		{abi.ErrNotFound, "graph oci:a", ""},
+		{abi.ErrLimit, "graph oci:a", "hint: convhost help options lists the limits that can be raised"},
+		{abi.ErrInternal, "graph oci:a", "hint: this is a fault of convhost"},
+	} {
+		r := recorder{err: abi.Errorf(tt.class, "bad")}
+		code, _, stderr := r.try(t, nil, strings.Fields(tt.args)...)
+		first, rest, _ := strings.Cut(stderr, "\n")
+		if code != exitCode(r.err) || first != "convhost: bad" || !strings.HasPrefix(rest, tt.hint) || tt.hint == "" && rest != "" {
+			t.Errorf("%s, %v: code %d, %q, want the hint %q", tt.args, tt.class, code, stderr, tt.hint)
+		}
+	}
+}
+
 func TestErrorsOnOneLine(t *testing.T) {
 	r := recorder{err: errors.Join(abi.Errorf(abi.ErrIO, "one\x1b[2J\xff"), errors.New("two"))}
 	code, stdout, stderr := r.try(t, nil, "graph", "oci:a")
