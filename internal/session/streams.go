@@ -421,18 +421,30 @@ func (s *Session) copySource(src abi.Handle, off, n int64) (io.Reader, error) {
 	if off > at.Size || n > at.Size-off {
 		return nil, s.fail(abi.Errorf(abi.ErrPlugin, "copy of %d bytes at %d from a stream of %d", n, off, at.Size))
 	}
-	return &partReader{io.NewSectionReader(at.At, off, at.Size-off), at}, nil
+	return &partReader{at, off}, nil
 }
 
+// partReader reads a part from an offset to its end.
 type partReader struct {
-	io.Reader
-	at *part
+	at  *part
+	off int64
 }
 
 // Read implements io.Reader.
 func (p *partReader) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
+	b = b[:min(int64(len(b)), p.at.Size-p.off)]
+	if len(b) == 0 {
+		return 0, io.EOF
+	}
+	n, err := p.at.At.ReadAt(b, p.off)
 	p.at.read(int64(n))
+	p.off += int64(n)
+	if n == len(b) {
+		return n, nil
+	}
+	if err == nil || err == io.EOF {
+		err = abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", p.off, p.at.Size)
+	}
 	return n, err
 }
 
