@@ -21,6 +21,12 @@ func must(err error) {
 	}
 }
 
+// forShell tells whether a command is one of those that cobra adds for shells.
+func forShell(cmd *cobra.Command) bool {
+	name := cmd.Name()
+	return name == cobra.ShellCompRequestCmd || name == cobra.ShellCompNoDescRequestCmd || cmd.HasParent() && cmd.Parent().Name() == "completion"
+}
+
 // fixed offers a few words.
 func fixed(words ...string) completer {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -44,7 +50,7 @@ func (a *app) asking(cmd *cobra.Command, fn func(context.Context, engine)) {
 	if a.configure(cmd) != nil {
 		return
 	}
-	a.set.progress = progressNone
+	a.set.progress, a.set.quiet = progressNone, true
 	_ = a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		fn(ctx, e)
 		return nil

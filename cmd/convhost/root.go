@@ -54,7 +54,12 @@ func (a *app) rootCommand() *cobra.Command {
 		Use: "convhost", Short: "convert container images into other formats", Long: rootHelp,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: noSuchCommand, RunE: showHelp,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.configure(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if forShell(cmd) {
+				return nil // a shell that starts must not fail over a setting; questions of shells configure themselves
+			}
+			return a.configure(cmd)
+		},
 	}
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
