@@ -50,7 +50,7 @@ func (s *Session) JobStream(ph, sh abi.Handle, n int64, tag uint64) (int, error)
 		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "job without a length on a stream that is not of entries"))
 	}
 	chunks, err := s.queue.Stream(p.p, l, n, tag)
-	return chunks, s.fail(err)
+	return chunks, s.fail(l.because(err))
 }
 
 // JobBytes implements abi.Host.

@@ -35,6 +35,7 @@ type Config struct {
 	// Close with the totals after the last byte, or Abort.
 	OpenSink func(index int) (Sink, error)
 	Limits   Limits
+	Batch    int // bytes of records after which Entries returns; 0: 64 KiB. Plugins must not depend on it
 	Log      *slog.Logger
 	// Progress is called with the plugin's own report; Read with the stored bytes of the layer that were read.
 	Progress func(done, total int64)
@@ -120,6 +121,9 @@ func New(ctx context.Context, cfg Config) *Session {
 	}
 	if cfg.Limits.Sinks == 0 {
 		cfg.Limits.Sinks = def.Sinks
+	}
+	if cfg.Batch <= 0 {
+		cfg.Batch = batchBytes
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -300,14 +300,16 @@ func TestPromises(t *testing.T) {
 		tell  func(l *Layer)
 		class abi.Class
 	}{
-		"none":       {func(*Layer) {}, 0},
-		"unknown":    {func(l *Layer) { l.Digest, l.Size, l.DiffID = "", -1, "" }, 0},
-		"digest":     {func(l *Layer) { l.Digest = digest.FromString("x").String() }, abi.ErrDigest},
-		"diff ID":    {func(l *Layer) { l.DiffID = digest.FromString("x").String() }, abi.ErrDigest},
-		"smaller":    {func(l *Layer) { l.Size-- }, abi.ErrDigest},
-		"larger":     {func(l *Layer) { l.Size++ }, abi.ErrTruncated},
-		"malformed":  {func(l *Layer) { l.DiffID = "sha256:xyz" }, abi.ErrInvalid},
-		"unreadable": {func(l *Layer) { l.Open = func(context.Context) (io.ReadCloser, error) { return nil, abi.Errorf(abi.ErrIO, "gone") } }, abi.ErrIO},
+		"none":      {func(*Layer) {}, 0},
+		"unknown":   {func(l *Layer) { l.Digest, l.Size, l.DiffID = "", -1, "" }, 0},
+		"digest":    {func(l *Layer) { l.Digest = digest.FromString("x").String() }, abi.ErrDigest},
+		"diff ID":   {func(l *Layer) { l.DiffID = digest.FromString("x").String() }, abi.ErrDigest},
+		"smaller":   {func(l *Layer) { l.Size-- }, abi.ErrDigest},
+		"larger":    {func(l *Layer) { l.Size++ }, abi.ErrTruncated},
+		"malformed": {func(l *Layer) { l.DiffID = "sha256:xyz" }, abi.ErrInvalid},
+		"unreadable": {func(l *Layer) {
+			l.Open = func(context.Context) (io.ReadCloser, error) { return nil, abi.Errorf(abi.ErrIO, "gone") }
+		}, abi.ErrIO},
 	}
 	reads := map[string]func(s *bench, h abi.Handle) error{
 		"nothing": func(*bench, abi.Handle) error { return nil },

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -24,6 +25,7 @@ type layerStream struct {
 	left    int64             // of its body
 	pending bool              // entry did not fit into the buffer: the plugin does not know it, nor its body, yet
 	ended   bool              // everything was read and every promise held
+	broken  error             // why it cannot be read on
 }
 
 // Open implements abi.Host.
@@ -43,7 +45,7 @@ func (s *Session) Open(role abi.Role, index int) (abi.Handle, error) {
 		return s.openLayer(role, index)
 	}
 	if index < 0 || index >= len(parts) {
-		return 0, s.fail(abi.Errorf(abi.ErrDenied, "stream %d with role %d was not granted", index, role))
+		return 0, s.fail(abi.Errorf(abi.ErrDenied, "%v %d was not granted", role, index))
 	}
 	return s.newHandle(s.part(&parts[index]))
 }
@@ -52,7 +54,7 @@ func (s *Session) openLayer(role abi.Role, index int) (abi.Handle, error) {
 	cfg := s.cfg.Layer
 	switch {
 	case cfg == nil || index != 0 || role != s.cfg.Input:
-		return 0, s.fail(abi.Errorf(abi.ErrDenied, "layer %d with role %d was not granted", index, role))
+		return 0, s.fail(abi.Errorf(abi.ErrDenied, "%v %d was not granted", role, index))
 	case s.layer != nil:
 		return 0, s.fail(abi.Errorf(abi.ErrPlugin, "the layer was opened twice"))
 	}
@@ -135,6 +137,9 @@ func (l *layerStream) Read(p []byte) (n int, err error) {
 	if err == io.EOF && l.tar == nil {
 		l.ended = true
 	}
+	if err != nil && err != io.EOF {
+		l.broken = err
+	}
 	return n, err
 }
 
@@ -212,7 +217,7 @@ func (s *Session) Entries(h abi.Handle, buf []byte, ph abi.Handle) (int, error) 
 		}
 	}
 	out := buf[:0]
-	for len(out) < batchBytes {
+	for len(out) < s.cfg.Batch {
 		if err := l.next(); err == io.EOF {
 			break
 		} else if err != nil {
@@ -266,6 +271,14 @@ func (l *layerStream) submit(p *plan) error {
 	}
 	n, err := l.s.queue.Stream(p.p, l, l.left, l.entry.Seq)
 	l.entry.Chunks = uint32(n)
+	return l.because(err)
+}
+
+// because is what broke the stream, if something did, and not what the queue makes of it.
+func (l *layerStream) because(err error) error {
+	if err != nil && l.broken != nil {
+		return l.broken
+	}
 	return err
 }
 
@@ -307,10 +320,7 @@ func (s *Session) ReadAt(h abi.Handle, p []byte, off int64) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF {
-		err = abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", off+int64(n), at.Size)
-	}
-	return n, s.fail(err)
+	return n, s.fail(at.readError(err, off+int64(n)))
 }
 
 // randomAccess finds a stream with random access: a part, or the stored layer at rest.
@@ -336,6 +346,18 @@ func (s *Session) part(p *Part) *part {
 		s.parts[p] = &part{Part: p, s: s}
 	}
 	return s.parts[p]
+}
+
+// readError tells why a read ended at off.
+func (p *part) readError(err error, off int64) error {
+	var c abi.Class
+	switch {
+	case err == nil || err == io.EOF:
+		return abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", off, p.Size)
+	case errors.As(err, &c):
+		return err
+	}
+	return abi.Errorf(abi.ErrIO, "read input at %d: %w", off, err)
 }
 
 // read counts n bytes that were read, up to the size of the input: reading again earns no output. It tells whether
@@ -442,10 +464,7 @@ func (p *partReader) Read(b []byte) (int, error) {
 	if n == len(b) {
 		return n, nil
 	}
-	if err == nil || err == io.EOF {
-		err = abi.Errorf(abi.ErrTruncated, "input ends at %d, want %d bytes", p.off, p.at.Size)
-	}
-	return n, err
+	return n, p.at.readError(err, p.off)
 }
 
 // Info implements abi.Host.
