@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -32,6 +31,11 @@ func (h *Host) Convert(ctx context.Context, req ConvertRequest) ([]Result, error
 	if err != nil {
 		return nil, err
 	}
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var results []Result
 	err = h.withSource(ctx, req.Source, func(src *source) error {
 		h.emit(Event{Kind: EventResolved, Descriptor: src.root})
@@ -179,6 +183,9 @@ func (c *conversion) run(ctx context.Context, sel *graph.Selection) (err error) 
 	if err != nil {
 		return err
 	}
+	for _, m := range c.rewritten.Converted {
+		c.emit(Event{Kind: EventManifestDone, Descriptor: m.Target, Platform: platformOf(m.Source)})
+	}
 	for _, d := range c.rewritten.Dropped {
 		c.emit(Event{Kind: EventDropped, Descriptor: d.Node.Desc, Message: d.Reason})
 	}
@@ -206,12 +213,11 @@ func (c *conversion) manifest(ctx context.Context, n *graph.Node) (*graph.Conver
 	if marked(&c.plugin.info.Description, n.Manifest) {
 		return nil, nil // it is of this format already
 	}
-	infos := layerInfos(n, c.plugin.info.Description.Chained)
-	layers, err := c.layers(ctx, n, infos)
+	layers, err := c.layers(ctx, n, layerInfos(n, c.plugin.info.Description.Chained, false))
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.finish(ctx, layers, infos, abi.MergeRequest{
+	f, err := c.finish(ctx, layers, layerInfos(n, true, true), abi.MergeRequest{
 		Platform: platformOf(n), ManifestMediaType: n.Desc.MediaType, Config: n.ConfigNode().Raw,
 	})
 	if err != nil {
@@ -221,8 +227,9 @@ func (c *conversion) manifest(ctx context.Context, n *graph.Node) (*graph.Conver
 }
 
 // layerInfos describes the layers of an image to a plugin. What an independent format may know of a layer is what
-// belongs to the layer alone: equal layers are converted once.
-func layerInfos(n *graph.Node, chained bool) []abi.LayerInfo {
+// belongs to the layer alone, and a chained one what belongs to it and those below: equal layers are converted once,
+// whichever image comes first. Only who finishes an image knows how many layers it has.
+func layerInfos(n *graph.Node, chained, whole bool) []abi.LayerInfo {
 	var out []abi.LayerInfo
 	var chain digest.Digest
 	diffIDs := n.ConfigNode().Config.RootFS.DiffIDs
@@ -237,7 +244,10 @@ func layerInfos(n *graph.Node, chained bool) []abi.LayerInfo {
 			chain = digest.FromString(chain.String() + " " + diffIDs[i].String())
 		}
 		if chained {
-			info.Index, info.Count, info.ChainID = i, len(n.Layers()), string(chain)
+			info.Index, info.ChainID = i, string(chain)
+		}
+		if whole {
+			info.Count = len(n.Layers())
 		}
 		out = append(out, info)
 	}
@@ -247,22 +257,25 @@ func layerInfos(n *graph.Node, chained bool) []abi.LayerInfo {
 // layers converts the layers of one image: side by side, or each upon its parents if the format is chained.
 func (c *conversion) layers(ctx context.Context, n *graph.Node, infos []abi.LayerInfo) ([]*converted, error) {
 	nodes := n.Layers()
+	keys := keysOf(infos, c.plugin.info.Description.Chained)
 	out := make([]*converted, len(nodes))
 	one := func(ctx context.Context, i int, parents []part) error {
 		desc := nodes[i].Desc
 		fail := func(err error) error {
 			return &Error{Op: "convert", Format: c.plugin.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: i, Blob: desc, Err: err}
 		}
-		if k := graph.KindOf(desc.MediaType); k == graph.KindEncrypted || k == graph.KindForeign {
-			return fail(abi.Errorf(abi.ErrUnsupported, "layer of type %s cannot be converted", desc.MediaType))
+		switch graph.KindOf(desc.MediaType) {
+		case graph.KindEncrypted:
+			return fail(abi.Errorf(abi.ErrUnsupported, "layer of type %s is encrypted: decrypt the image first", desc.MediaType))
+		case graph.KindForeign:
+			return fail(abi.Errorf(abi.ErrUnsupported, "layer of type %s may not be distributed, so it cannot be converted", desc.MediaType))
 		}
-		key := layerKey{desc.Digest, desc.MediaType, digest.Digest(infos[i].ChainID)}
-		res, err := c.once.do(ctx, key, func() (*converted, error) {
+		res, err := c.once.do(ctx, keys[i], func() (*converted, error) {
 			select {
 			case c.slots <- struct{}{}:
 				defer func() { <-c.slots }()
 			case <-ctx.Done():
-				return nil, context.Cause(ctx)
+				return nil, canceled(ctx)
 			}
 			return c.convertLayer(ctx, desc, infos[i], parents)
 		})
@@ -278,7 +291,10 @@ func (c *conversion) layers(ctx context.Context, n *graph.Node, infos []abi.Laye
 			if err := one(ctx, i, parents); err != nil {
 				return nil, err
 			}
-			parents = append(parents, out[i].parts...)
+			for _, p := range out[i].parts {
+				p.layer = i
+				parents = append(parents, p)
+			}
 		}
 		return out, nil
 	}
@@ -341,12 +357,18 @@ func (c *conversion) result() Result {
 	return r
 }
 
-// publish pushes all results, then makes their names visible.
+// publish pushes all results, then makes their names visible. The results are those that were published, also beside an
+// error.
 func (h *Host) publish(ctx context.Context, convs []*conversion, verify bool) (results []Result, err error) {
 	var targets []transport.Target
 	defer func() {
-		for _, t := range targets {
-			err = errors.Join(err, t.Close())
+		for i, t := range targets {
+			switch cerr := t.Close(); {
+			case cerr != nil && err == nil:
+				err = cerr
+			case cerr != nil:
+				h.cfg.log.Warn("a target could not be closed", "dest", convs[i].target.Dest, "error", cerr)
+			}
 		}
 	}()
 	for _, c := range convs {

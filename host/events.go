@@ -54,7 +54,7 @@ type Error struct {
 func (e *Error) Error() string {
 	s := e.Op
 	switch {
-	case e.Layer >= 0:
+	case e.Layer >= 0 && e.Blob.Digest != "":
 		s += fmt.Sprintf(": layer %d (%s)", e.Layer, e.Blob.Digest)
 	case e.Manifest.Digest != "":
 		s += fmt.Sprintf(": manifest %s", e.Manifest.Digest)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host/transport"
 	"github.com/convhost/convhost/internal/accel"
 )
@@ -19,6 +20,9 @@ type Host struct {
 
 	mu     sync.Mutex
 	closed bool
+	ops    sync.WaitGroup // operations that run
+	ctx    context.Context
+	end    context.CancelFunc // ends them
 }
 
 type config struct {
@@ -81,12 +85,36 @@ func New(opts ...Option) (*Host, error) {
 	if c.memory == 0 {
 		c.memory = c.limits.InFlight
 	}
-	h := &Host{cfg: c, pool: accel.NewPool(max(c.jobs, 1), c.memory)}
+	if c.jobs < 0 {
+		return nil, abi.Errorf(abi.ErrInvalid, "%d jobs: want 1 or more, or 0 for the number of cores", c.jobs)
+	}
+	if c.jobs == 0 {
+		c.jobs = runtime.GOMAXPROCS(0)
+	}
+	h := &Host{cfg: c, pool: accel.NewPool(c.jobs, c.memory)}
+	h.ctx, h.end = context.WithCancel(context.Background())
 	h.plugins = newRegistry(&h.cfg)
 	return h, nil
 }
 
-// Close ends native plugins and frees compiled ones. Operations that still run fail.
+// begin starts an operation, which ends with done or with the host. ErrInvalid after Close.
+func (h *Host) begin(ctx context.Context) (_ context.Context, done func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return nil, nil, abi.Errorf(abi.ErrInvalid, "the host is closed")
+	}
+	h.ops.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(h.ctx, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+		h.ops.Done()
+	}, nil
+}
+
+// Close cancels what still runs, waits for it, ends native plugins and frees compiled ones. It may be called again.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	if h.closed {
@@ -95,6 +123,8 @@ func (h *Host) Close() error {
 	}
 	h.closed = true
 	h.mu.Unlock()
+	h.end()
+	h.ops.Wait()
 	err := h.plugins.close()
 	h.pool.Close()
 	return err
@@ -110,10 +140,22 @@ func (h *Host) emit(e Event) {
 
 // Plugins lists the plugins that can be found, by name; of several with one name the one that would be used. Plugins
 // that cannot be loaded are listed with their error.
-func (h *Host) Plugins(ctx context.Context) []PluginInfo { return h.plugins.list(ctx) }
+func (h *Host) Plugins(ctx context.Context) []PluginInfo {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil
+	}
+	defer done()
+	return h.plugins.list(ctx)
+}
 
 // Plugin tells about one plugin by name or path, and loads it to ask.
 func (h *Host) Plugin(ctx context.Context, format string, rt Runtime) (PluginInfo, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return PluginInfo{}, err
+	}
+	defer done()
 	p, err := h.plugins.get(ctx, format, rt)
 	if err != nil {
 		return PluginInfo{}, err

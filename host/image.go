@@ -92,14 +92,13 @@ func pickImages(g *graph.Graph, sel Selection, one bool) ([]*graph.Node, error) 
 			all = append(all, n)
 		}
 	}
+	if len(all) == 0 {
+		return nil, abi.Errorf(abi.ErrUnsupported, "%s holds no image that a runtime could start: %s", g.Root.Desc.Digest, reason(g))
+	}
 	out, err := matching(all, sel, one)
 	switch {
 	case err != nil:
 		return nil, err
-	case len(all) == 0:
-		return nil, abi.Errorf(abi.ErrUnsupported, "%s holds no image that a runtime could start: %s", g.Root.Desc.Digest, reason(g))
-	case len(out) == 0:
-		return nil, abi.Errorf(abi.ErrNotFound, "no image for %s; there are: %s", strings.Join(sel.Platforms, ", "), platformList(all))
 	case one && len(out) > 1:
 		return nil, abi.Errorf(abi.ErrInvalid, "%d images match, name one platform: %s", len(out), platformList(out))
 	}
@@ -118,6 +117,11 @@ func matching(all []*graph.Node, sel Selection, one bool) ([]*graph.Node, error)
 				return nil, abi.Errorf(abi.ErrInvalid, "platform %q: %w", p, err)
 			}
 			want = append(want, platforms.OnlyStrict(spec))
+		}
+		for i, m := range want {
+			if !slices.ContainsFunc(all, func(n *graph.Node) bool { return n.Platform != nil && m.Match(*n.Platform) }) {
+				return nil, abi.Errorf(abi.ErrNotFound, "no image for %s; there are: %s", sel.Platforms[i], platformList(all))
+			}
 		}
 		return slices.DeleteFunc(slices.Clone(all), func(n *graph.Node) bool {
 			return n.Platform == nil || !slices.ContainsFunc(want, func(m platforms.Matcher) bool { return m.Match(*n.Platform) })

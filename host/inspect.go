@@ -11,6 +11,11 @@ import (
 
 // Graph returns the descriptor graph behind a reference.
 func (h *Host) Graph(ctx context.Context, ref string) (*GraphResult, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	s, err := h.openSource(ctx, ref, nil)
 	if err != nil {
 		return nil, err
@@ -21,6 +26,11 @@ func (h *Host) Graph(ctx context.Context, ref string) (*GraphResult, error) {
 
 // Inspect tells about the images behind a reference, ordinary and converted ones, without reading layers.
 func (h *Host) Inspect(ctx context.Context, ref string) (*InspectResult, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	s, err := h.openSource(ctx, ref, nil)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/hex"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -20,6 +22,7 @@ type part struct {
 	abi.Part
 	desc   ocispec.Descriptor // as it would stand in a manifest
 	diffID digest.Digest
+	layer  int // index of the layer it belongs to
 }
 
 // converted is what became of one source layer.
@@ -37,11 +40,20 @@ func (c *converted) size() (n int64) {
 	return n
 }
 
-// layerKey says which layers are equal. The parents count only for chained formats, in which the result depends on them.
-type layerKey struct {
-	digest    digest.Digest
-	mediaType string
-	chain     digest.Digest
+// layerKey says which layers are equal: all that the plugin learns of them is. The parents count only for chained formats,
+// in which the result depends on them.
+type layerKey digest.Digest
+
+// keysOf returns the keys of the layers of an image.
+func keysOf(infos []abi.LayerInfo, chained bool) []layerKey {
+	keys := make([]layerKey, len(infos))
+	for i, info := range infos {
+		keys[i] = layerKey(digest.FromBytes(abi.Marshal(&info)))
+		if chained && i > 0 {
+			keys[i] = layerKey(digest.FromString(string(keys[i-1]) + " " + string(keys[i])))
+		}
+	}
+	return keys
 }
 
 // once converts each distinct layer of a target one time, however often the graph refers to it.
@@ -51,30 +63,49 @@ type once struct {
 }
 
 type onceJob struct {
-	done chan struct{}
-	res  *converted
-	err  error
+	done   chan struct{}
+	res    *converted
+	err    error
+	gaveUp bool // its caller ended: err says nothing to others
 }
 
-// do returns the result for key, made by fn in the first caller. A caller whose context ends stops waiting.
+// do returns the result for key, made by fn in the first caller. A caller whose context ends stops waiting; if it was
+// the one that fn ran for, the next caller runs its own.
 func (o *once) do(ctx context.Context, key layerKey, fn func() (*converted, error)) (*converted, error) {
-	o.mu.Lock()
-	j := o.jobs[key]
-	if j == nil {
-		j = &onceJob{done: make(chan struct{})}
-		o.jobs[key] = j
+	for {
+		o.mu.Lock()
+		j := o.jobs[key]
+		if j == nil {
+			j = &onceJob{done: make(chan struct{})}
+			o.jobs[key] = j
+			o.mu.Unlock()
+			j.res, j.err = fn()
+			if j.err != nil && ctx.Err() != nil {
+				j.gaveUp = true
+				o.mu.Lock()
+				delete(o.jobs, key)
+				o.mu.Unlock()
+			}
+			close(j.done)
+			return j.res, j.err
+		}
 		o.mu.Unlock()
-		j.res, j.err = fn()
-		close(j.done)
-		return j.res, j.err
+		select {
+		case <-j.done:
+			if !j.gaveUp {
+				return j.res, j.err
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return nil, canceled(ctx)
+		}
 	}
-	o.mu.Unlock()
-	select {
-	case <-j.done:
-		return j.res, j.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
+}
+
+// canceled returns the error of a context that has ended. Why it ended is told by whoever ended it.
+func canceled(ctx context.Context) error {
+	return abi.Errorf(abi.ClassOf(ctx.Err()), "%v", ctx.Err())
 }
 
 // sessionLimits are the allowances of one plugin operation.
@@ -146,7 +177,7 @@ func (c *conversion) openParts(ctx context.Context, parts []part) (infos []abi.P
 			r.Close()
 		}
 	}
-	for i, p := range parts {
+	for _, p := range parts {
 		r, err := c.store.Open(ctx, p.desc)
 		if err != nil {
 			done()
@@ -154,7 +185,7 @@ func (c *conversion) openParts(ctx context.Context, parts []part) (infos []abi.P
 		}
 		open = append(open, r)
 		granted = append(granted, session.Part{At: r, Size: p.desc.Size})
-		infos = append(infos, abi.PartInfo{Name: p.Name, Layer: i, MediaType: p.MediaType, Digest: string(p.desc.Digest), Size: p.desc.Size, Annotations: p.Annotations})
+		infos = append(infos, abi.PartInfo{Name: p.Name, Layer: p.layer, MediaType: p.MediaType, Digest: string(p.desc.Digest), Size: p.desc.Size, Annotations: p.Annotations})
 	}
 	return infos, granted, done, nil
 }
@@ -235,7 +266,9 @@ func (o *outputs) take(p abi.Part) (part, error) {
 			return part{}, abi.Errorf(abi.ErrPlugin, "plugin gives output %d the diff ID %q: %w", p.Sink, p.DiffID, err)
 		}
 		made.diffID = d
-		if raw := digest.NewDigestFromBytes(digest.SHA256, k.info.RawSHA256[:]); k.info.RawSize != k.info.Size && d != raw {
+		codec, known := inflate.Promised(p.MediaType)
+		filtered := k.info.RawSHA256 != k.info.SHA256
+		if raw := digest.NewDigestFromBytes(digest.SHA256, k.info.RawSHA256[:]); (filtered || known && codec == inflate.Plain) && d != raw {
 			return part{}, abi.Errorf(abi.ErrPlugin, "plugin gives output %d the diff ID %s, its bytes before compression are %s", p.Sink, d, raw)
 		}
 	}
@@ -243,8 +276,8 @@ func (o *outputs) take(p abi.Part) (part, error) {
 }
 
 func (o *outputs) allTaken() error {
-	for i, k := range o.sinks {
-		if !k.taken {
+	for _, i := range slices.Sorted(maps.Keys(o.sinks)) {
+		if !o.sinks[i].taken {
 			return abi.Errorf(abi.ErrPlugin, "plugin wrote output %d and does not name it", i)
 		}
 	}

@@ -37,6 +37,7 @@ func (c *conversion) finish(ctx context.Context, layers []*converted, infos []ab
 		m := abi.MergeLayer{Layer: infos[i], State: l.state}
 		for _, p := range l.parts {
 			m.Parts = append(m.Parts, int32(len(parts)))
+			p.layer = i
 			parts = append(parts, p)
 		}
 		req.Layers = append(req.Layers, m)
@@ -46,11 +47,6 @@ func (c *conversion) finish(ctx context.Context, layers []*converted, infos []ab
 		return nil, err
 	}
 	defer done()
-	for i, m := range req.Layers {
-		for _, p := range m.Parts {
-			partInfos[p].Layer = i
-		}
-	}
 	req.Parts, req.Options, req.Features = partInfos, c.target.Options, abi.Features()
 	out := &outputs{ctx: ctx, store: c.store}
 	answer, err := c.plugin.run.run(ctx, abi.OpMergeLayers, abi.Marshal(&req), session.Config{

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/convhost/convhost/abi"
 )
@@ -49,9 +48,10 @@ type plugin struct {
 
 // registry finds and loads plugins, each once.
 type registry struct {
-	cfg *config
-	mu  sync.Mutex
-	got map[candidate]*plugin
+	cfg  *config
+	lock chan struct{} // holds one value while a plugin is loaded, which may take long: waiting for it can be given up
+	got  map[candidate]*plugin
+	bad  map[candidate]error // plugins that list could not load
 	carriers
 }
 
@@ -63,7 +63,7 @@ type candidate struct {
 }
 
 func newRegistry(cfg *config) *registry {
-	return &registry{cfg: cfg, got: map[candidate]*plugin{}, carriers: carriers{cfg: cfg}}
+	return &registry{cfg: cfg, lock: make(chan struct{}, 1), got: map[candidate]*plugin{}, bad: map[candidate]error{}, carriers: carriers{cfg: cfg}}
 }
 
 const nativePrefix = "convhost-plugin-"
@@ -78,25 +78,58 @@ func (r *registry) get(ctx context.Context, format string, rt Runtime) (*plugin,
 }
 
 func (r *registry) load(ctx context.Context, c candidate) (*plugin, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	select {
+	case r.lock <- struct{}{}:
+		defer func() { <-r.lock }()
+	case <-ctx.Done():
+		return nil, canceled(ctx)
+	}
 	if p := r.got[c]; p != nil {
 		return p, nil
 	}
+	p, err := r.start(ctx, c)
+	if err != nil {
+		err = &Error{Op: "load plugin " + c.String(), Layer: -1, Err: err}
+		if ctx.Err() == nil {
+			r.bad[c] = err
+		}
+		return nil, err
+	}
+	r.got[c] = p
+	delete(r.bad, c)
+	return p, nil
+}
+
+// start opens a plugin and asks what it is; one that has no good answer does not stay.
+func (r *registry) start(ctx context.Context, c candidate) (*plugin, error) {
 	run, err := r.open(ctx, c)
 	if err != nil {
-		return nil, &Error{Op: "load plugin " + c.String(), Layer: -1, Err: err}
+		return nil, err
 	}
 	desc, err := describe(ctx, run)
 	if err == nil {
 		err = checkDescription(&desc, c)
 	}
 	if err != nil {
-		return nil, &Error{Op: "load plugin " + c.String(), Layer: -1, Err: err}
+		if cerr := run.close(); cerr != nil {
+			r.cfg.log.Warn("a plugin that was refused could not be ended", "plugin", c.String(), "error", cerr)
+		}
+		return nil, err
 	}
-	p := &plugin{run: run, info: PluginInfo{Name: desc.Name, Runtime: c.runtime, Path: c.path, Digest: run.digest(), Description: desc}}
-	r.got[c] = p
-	return p, nil
+	r.runners = append(r.runners, run)
+	return &plugin{run: run, info: PluginInfo{Name: desc.Name, Runtime: c.runtime, Path: c.path, Digest: run.digest(), Description: desc}}, nil
+}
+
+// failed returns why a plugin could not be loaded before, so that a broken one does not cost its compilation each time
+// that plugins are looked through.
+func (r *registry) failed(ctx context.Context, c candidate) error {
+	select {
+	case r.lock <- struct{}{}:
+		defer func() { <-r.lock }()
+		return r.bad[c]
+	case <-ctx.Done():
+		return canceled(ctx)
+	}
 }
 
 func (c candidate) String() string {
@@ -121,7 +154,7 @@ func checkDescription(d *abi.Description, c candidate) error {
 		return abi.Errorf(abi.ErrUnsupported, "plugin %s was made for version %d of the contract, this host has version %d", d.Name, d.Major, abi.Major)
 	case !validName(d.Name):
 		return abi.Errorf(abi.ErrPlugin, "plugin calls itself %q, want letters, digits and dashes", d.Name)
-	case c.path == "" && d.Name != c.name:
+	case c.name != "" && d.Name != c.name:
 		return abi.Errorf(abi.ErrPlugin, "plugin calls itself %q, want %q", d.Name, c.name)
 	case !slices.Contains(d.Ops, abi.OpConvertLayer):
 		return abi.Errorf(abi.ErrUnsupported, "plugin %s cannot convert layers", d.Name)
@@ -213,6 +246,9 @@ func (r *registry) candidates() []candidate {
 		for _, f := range files {
 			name := f.Name()
 			path := filepath.Join(dir, name)
+			if f.IsDir() {
+				continue
+			}
 			if n, ok := strings.CutSuffix(name, ".wasm"); ok && validName(n) {
 				wasm = append(wasm, candidate{n, RuntimeWasm, path})
 			} else if n, ok := strings.CutPrefix(strings.TrimSuffix(name, ".exe"), nativePrefix); ok && validName(n) {
@@ -243,7 +279,10 @@ func (r *registry) list(ctx context.Context) []PluginInfo {
 			continue
 		}
 		seen[c.name] = true
-		p, err := r.load(ctx, c)
+		p, err := (*plugin)(nil), r.failed(ctx, c)
+		if err == nil {
+			p, err = r.load(ctx, c)
+		}
 		if err != nil {
 			out = append(out, PluginInfo{Name: c.name, Runtime: c.runtime, Path: c.path, Err: err})
 			continue

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -32,7 +32,6 @@ func nothing() session.Config { return session.Config{} }
 // carriers opens runners.
 type carriers struct {
 	cfg     *config
-	mu      sync.Mutex
 	wasm    *wasm.Runtime
 	runners []runner
 }
@@ -49,9 +48,6 @@ func (c *carriers) open(ctx context.Context, cand candidate) (runner, error) {
 	default:
 		r, err = c.openWasm(ctx, cand)
 	}
-	if err == nil {
-		c.runners = append(c.runners, r)
-	}
 	return r, err
 }
 
@@ -60,11 +56,11 @@ func (c *carriers) openNative(ctx context.Context, cand candidate) (runner, erro
 	if cand.path == "" {
 		cmd = c.cfg.builtin(cand.name).Native
 	}
-	p, err := native.Start(ctx, native.Config{Path: cmd[0], Args: cmd[1:], Log: c.cfg.log.With("plugin", cand.name)})
+	p, err := native.Start(ctx, native.Config{Path: cmd[0], Args: cmd[1:], Name: cand.name, Log: c.cfg.log})
 	if err != nil {
 		return nil, err
 	}
-	return nativeRunner{p}, nil
+	return nativeRunner{p, c.cfg.limits.PluginTime}, nil
 }
 
 func (c *carriers) openWasm(ctx context.Context, cand candidate) (runner, error) {
@@ -106,12 +102,18 @@ func (c *carriers) module(cand candidate) ([]byte, error) {
 	var r io.Reader
 	switch {
 	case bytes.HasPrefix(code, []byte("\x28\xb5\x2f\xfd")):
-		z, err := zstd.NewReader(bytes.NewReader(code), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
 		if err != nil {
-			return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
+			return nil, abi.Errorf(abi.ErrInternal, "module: %w", err)
 		}
 		defer z.Close()
-		r = z
+		out, err := z.DecodeAll(code, nil)
+		if errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+			return nil, abi.Errorf(abi.ErrLimit, "module is larger than %d bytes", maxModule)
+		} else if err != nil {
+			return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
+		}
+		return out, nil
 	case bytes.HasPrefix(code, []byte("\x1f\x8b")):
 		if r, err = gzip.NewReader(bytes.NewReader(code)); err != nil {
 			return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
@@ -197,7 +199,15 @@ func protect(ctx context.Context, g abi.Guest, op abi.Op, req []byte, h abi.Host
 			err = abi.Errorf(abi.ErrPlugin, "plugin panicked in %s: %v", op, p)
 		}
 	}()
-	return g.Call(ctx, op, req, h)
+	resp, err = g.Call(ctx, op, req, h)
+	var c abi.Class
+	if err != nil && !errors.As(err, &c) {
+		if c = abi.ErrPlugin; ctx.Err() != nil {
+			c = abi.ClassOf(ctx.Err())
+		}
+		err = abi.Errorf(c, "%w", err)
+	}
+	return resp, err
 }
 
 // wasmRunner makes an instance for each operation.
@@ -215,10 +225,17 @@ func (w *wasmRunner) run(ctx context.Context, op abi.Op, req []byte, grants sess
 	return callGuest(ctx, g, op, req, grants)
 }
 
-type nativeRunner struct{ p *native.Plugin }
+// nativeRunner calls a plugin in a process of its own. One that takes too long is killed.
+type nativeRunner struct {
+	p     *native.Plugin
+	limit time.Duration
+}
 
 func (n nativeRunner) digest() string { return n.p.Digest() }
 func (n nativeRunner) close() error   { n.p.Close(); return nil }
 func (n nativeRunner) run(ctx context.Context, op abi.Op, req []byte, grants session.Config) ([]byte, error) {
+	limit := abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", n.limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, n.limit, limit)
+	defer cancel()
 	return n.p.Run(ctx, op, req, grants)
 }

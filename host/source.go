@@ -28,8 +28,9 @@ type source struct {
 }
 
 type pull struct {
-	done chan struct{}
-	err  error
+	done   chan struct{}
+	err    error
+	gaveUp bool // its caller ended: err says nothing to others
 }
 
 // openSource resolves a reference and reads its documents.
@@ -72,22 +73,33 @@ func (s *source) readerAt(ctx context.Context, desc ocispec.Descriptor) (cas.Rea
 }
 
 func (s *source) pull(ctx context.Context, desc ocispec.Descriptor) error {
-	s.mu.Lock()
-	p := s.pulls[desc.Digest]
-	if p == nil {
-		p = &pull{done: make(chan struct{})}
-		s.pulls[desc.Digest] = p
+	for {
+		s.mu.Lock()
+		p := s.pulls[desc.Digest]
+		if p == nil {
+			p = &pull{done: make(chan struct{})}
+			s.pulls[desc.Digest] = p
+			s.mu.Unlock()
+			if p.err = s.copy(ctx, desc); p.err != nil && ctx.Err() != nil { // the next who wants it tries again
+				p.gaveUp = true
+				s.mu.Lock()
+				delete(s.pulls, desc.Digest)
+				s.mu.Unlock()
+			}
+			close(p.done)
+			return p.err
+		}
 		s.mu.Unlock()
-		p.err = s.copy(ctx, desc)
-		close(p.done)
-		return p.err
-	}
-	s.mu.Unlock()
-	select {
-	case <-p.done:
-		return p.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		select {
+		case <-p.done:
+			if !p.gaveUp {
+				return p.err
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return canceled(ctx)
+		}
 	}
 }
 

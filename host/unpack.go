@@ -34,8 +34,13 @@ func (h *Host) withSource(ctx context.Context, ref string, fn func(*source) erro
 // Unpack writes the tar of one layer of a converted image, or of its whole file system, to req.Out. It writes while
 // it reads: on an error, what was written is incomplete and must be dropped.
 func (h *Host) Unpack(ctx context.Context, req UnpackRequest) (*UnpackResult, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var res *UnpackResult
-	err := h.withSource(ctx, req.Image, func(s *source) error {
+	err = h.withSource(ctx, req.Image, func(s *source) error {
 		nodes, err := pickImages(s.graph, req.Select, true)
 		if err != nil {
 			return err
@@ -51,7 +56,11 @@ func (h *Host) Unpack(ctx context.Context, req UnpackRequest) (*UnpackResult, er
 		out := &tarOutput{w: req.Out}
 		answer, err := h.unpackTo(ctx, s, n, p, req.Layer, out)
 		if err != nil {
-			return &Error{Op: "unpack", Format: p.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: req.Layer, Err: err}
+			e := &Error{Op: "unpack", Format: p.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: req.Layer, Err: err}
+			if i := req.Layer; i >= 0 && i < len(n.Manifest.Layers) {
+				e.Blob = n.Manifest.Layers[i]
+			}
+			return e
 		}
 		res = &UnpackResult{Manifest: n.Desc, Platform: platformOf(n), Entries: answer.Entries, Bytes: out.n}
 		return nil
@@ -115,8 +124,13 @@ func (t *tarOutput) Abort() {}
 
 // Check lets the plugin of each selected image examine it.
 func (h *Host) Check(ctx context.Context, req CheckRequest) ([]CheckResult, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var out []CheckResult
-	err := h.withSource(ctx, req.Image, func(s *source) error {
+	err = h.withSource(ctx, req.Image, func(s *source) error {
 		nodes, err := pickImages(s.graph, req.Select, false)
 		if err != nil {
 			return err

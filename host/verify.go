@@ -29,8 +29,13 @@ const defaultDifferences = 100
 // Unpack. Differences are results; an error means that the comparison could not be made. If there is any difference
 // the error is ErrMismatch, beside the results.
 func (h *Host) Verify(ctx context.Context, req VerifyRequest) ([]VerifyResult, error) {
+	ctx, done, err := h.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	var out []VerifyResult
-	err := h.withSource(ctx, req.Source, func(a *source) error {
+	err = h.withSource(ctx, req.Source, func(a *source) error {
 		return h.withSource(ctx, req.Converted, func(b *source) error {
 			pairs, err := pairImages(a.graph, b.graph, req.Select)
 			if err != nil {
@@ -261,8 +266,8 @@ func (c *conversion) unpack(ctx context.Context, n *graph.Node, res *ManifestRes
 		return abi.Errorf(abi.ErrUnsupported, "plugin %s cannot unpack, so its images cannot be verified", c.plugin.info.Name)
 	}
 	var parts []part
-	for _, l := range res.Layers {
-		parts = append(parts, part{Part: abi.Part{MediaType: l.Converted.MediaType, Annotations: l.Converted.Annotations}, desc: l.Converted})
+	for i, l := range res.Layers {
+		parts = append(parts, part{layer: i, Part: abi.Part{MediaType: l.Converted.MediaType, Annotations: l.Converted.Annotations}, desc: l.Converted})
 	}
 	infos, granted, done, err := c.openParts(ctx, parts)
 	if err != nil {
