@@ -96,16 +96,24 @@ func (d *Dir) json(mediaType string, v any) ocispec.Descriptor {
 // Image stores an image for linux/amd64 and gives it a tag.
 func (d *Dir) Image(tag string, layers ...Layer) ocispec.Descriptor {
 	d.t.Helper()
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	config := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers"}}
+	var descs []ocispec.Descriptor
+	var diffIDs []digest.Digest
 	for _, l := range layers {
 		desc := d.Put(l.MediaType, l.Bytes)
 		desc.Annotations = l.Annotations
-		m.Layers = append(m.Layers, desc)
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, l.DiffID)
+		descs, diffIDs = append(descs, desc), append(diffIDs, l.DiffID)
 	}
-	m.Config = d.json(ocispec.MediaTypeImageConfig, config)
-	desc := d.json(ocispec.MediaTypeImageManifest, m)
+	return d.ImageOf(tag, descs, diffIDs)
+}
+
+// ImageOf is Image for layers that are stored already.
+func (d *Dir) ImageOf(tag string, layers []ocispec.Descriptor, diffIDs []digest.Digest) ocispec.Descriptor {
+	d.t.Helper()
+	desc := d.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: layers,
+		Config: d.json(ocispec.MediaTypeImageConfig, ocispec.Image{
+			Platform: ocispec.Platform{OS: "linux", Architecture: "amd64"}, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: diffIDs}}),
+	})
 	idx := d.Index()
 	tagged := desc
 	tagged.Annotations = map[string]string{ocispec.AnnotationRefName: tag}

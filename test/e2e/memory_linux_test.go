@@ -1,0 +1,142 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/convhost/convhost/test/judge"
+	"github.com/convhost/convhost/test/kitchen"
+	"github.com/convhost/convhost/test/ocidir"
+)
+
+const mib = 1 << 20
+
+// peak converts and returns the most memory that the process had, in bytes.
+func (r *run) peak(src, dst string, args ...string) int64 {
+	r.t.Helper()
+	cmd := r.command(append([]string{"convert", "--progress", "none", "--format", "nydus", src, dst}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	start := time.Now()
+	if err := cmd.Run(); err != nil {
+		r.t.Fatalf("convert %s: %v\n%s", src, err, out.String())
+	}
+	most := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	r.t.Logf("convert %s: %d MiB, %s", strings.Join(append([]string{filepath.Base(src)}, args...), " "), most>>20, time.Since(start).Round(10*time.Millisecond))
+	return most
+}
+
+func wantAtMost(t testing.TB, what string, got, most int64) {
+	t.Helper()
+	if got > most {
+		t.Errorf("%s: peak memory is %d MiB, want at most %d", what, got>>20, most>>20)
+	}
+}
+
+func TestMemoryDebian(t *testing.T) {
+	src := "oci:" + filepath.Join(judge.Testdata(t), "images", "debian-multi") + ":amd64"
+	newRun(t).convert(demo, "oci:"+t.TempDir()+":x") // fills the cache of compiled plugins
+	for _, args := range [][]string{{}, {"--runtime", "inprocess"}, {"--option", "compressor=lz4_block"}} {
+		wantAtMost(t, fmt.Sprint(args), newRun(t).peak(src, "oci:"+t.TempDir()+":x", args...), 160*mib)
+	}
+}
+
+// large makes an image of one layer from a generator, without holding it. It skips the test where large ones are not asked for.
+func large(t testing.TB, generate func(*tar.Writer) error) string {
+	t.Helper()
+	if os.Getenv("CONVHOST_LARGE") != "1" {
+		t.Skip("skipped: CONVHOST_LARGE is not 1")
+	}
+	d := ocidir.New(t)
+	name := filepath.Join(d.Path, "layer")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, plain := sha256.New(), sha256.New()
+	buf := bufio.NewWriterSize(io.MultiWriter(f, stored), mib)
+	z, err := gzip.NewWriterLevel(buf, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(io.MultiWriter(z, plain))
+	for _, step := range []func() error{func() error { return generate(w) }, w.Close, z.Close, buf.Flush, f.Close} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.NewDigest(digest.SHA256, stored), Size: size.Size()}
+	if err := os.Rename(name, d.Blob(desc.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	d.ImageOf("large", []ocispec.Descriptor{desc}, []digest.Digest{digest.NewDigest(digest.SHA256, plain)})
+	return "oci:" + d.Path + ":large"
+}
+
+// A million files of one layer, most of them tiny.
+func TestMemoryMillionFiles(t *testing.T) {
+	const count = 1_000_000
+	src := large(t, func(w *tar.Writer) error {
+		for i := range count {
+			if i%1000 == 0 {
+				if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("d%03d/", i/1000), Typeflag: tar.TypeDir, Mode: 0o755, ModTime: kitchen.Mtime}); err != nil {
+					return err
+				}
+			}
+			body := fmt.Appendf(nil, "file %d\n", i)[:i%3*3]
+			if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("d%03d/file-%07d", i/1000, i), Mode: 0o644, Size: int64(len(body)), ModTime: kitchen.Mtime}); err != nil {
+				return err
+			}
+			if _, err := w.Write(body); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	newRun(t).convert(demo, "oci:"+t.TempDir()+":x") // fills the cache of compiled plugins
+	for _, rt := range runtimes {
+		wantAtMost(t, "1,000,000 files, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib+count*3<<9)
+	}
+}
+
+// Four gigabytes in a few files, most of them zeros.
+func TestMemoryGigabytes(t *testing.T) {
+	src := large(t, func(w *tar.Writer) error {
+		zeros := make([]byte, mib-4096)
+		for i := range 4 {
+			if err := w.WriteHeader(&tar.Header{Name: fmt.Sprintf("file%d", i), Mode: 0o644, Size: 1 << 30, ModTime: kitchen.Mtime}); err != nil {
+				return err
+			}
+			for k := range 1024 {
+				for _, p := range [][]byte{kitchen.Noise(uint64(i*1024+k), 4096), zeros} {
+					if _, err := w.Write(p); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return nil
+	})
+	newRun(t).convert(demo, "oci:"+t.TempDir()+":x") // fills the cache of compiled plugins
+	for _, rt := range runtimes {
+		wantAtMost(t, "4 GiB, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib)
+	}
+}
