@@ -189,9 +189,14 @@ func flat(lines []string) string {
 	return out.String()
 }
 
-// Links of the documents lead to files that exist.
+var (
+	link    = regexp.MustCompile(`\]\(([^)#:\s]*)(?:#([^)]*))?\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	dropped = regexp.MustCompile("[^a-z0-9 _-]")
+)
+
+// Links of the documents lead to files that exist, and to headings in them.
 func TestLinks(t *testing.T) {
-	link := regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
 	files, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -206,9 +211,29 @@ func TestLinks(t *testing.T) {
 			continue
 		}
 		for _, m := range link.FindAllStringSubmatch(string(b), -1) {
-			if _, err := os.Stat(filepath.Join(filepath.Dir(f), filepath.FromSlash(m[1]))); err != nil {
+			to := f
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(f), filepath.FromSlash(m[1]))
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s: %v", f, err)
+			} else if m[2] != "" && !anchors(t, to)[m[2]] {
+				t.Errorf("%s: %s has no heading #%s", f, to, m[2])
 			}
 		}
 	}
+}
+
+// anchors returns the names of a file's headings, as GitHub makes them.
+func anchors(t *testing.T, file string) map[string]bool {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Error(err)
+	}
+	out := map[string]bool{}
+	for _, m := range heading.FindAllStringSubmatch(strings.ReplaceAll(string(b), "\r\n", "\n"), -1) {
+		out[strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(m[1]), ""), " ", "-")] = true
+	}
+	return out
 }
