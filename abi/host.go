@@ -49,6 +49,15 @@ const (
 	RoleDict         Role = 7 // part index of the request's Dicts: dictionary artifacts. Random access
 )
 
+// String names the role in a few words.
+func (r Role) String() string {
+	names := [...]string{1: "stored layer", "tar of layer", "entries of layer", "output", "part", "parent", "dictionary"}
+	if r > 0 && int(r) < len(names) {
+		return names[r]
+	}
+	return "stream of unknown role"
+}
+
 // Handle names an open stream or plan of one call. Handles are small positive numbers, typed, and end with the call.
 type Handle int32
 

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -37,7 +38,12 @@ func openExecutable(path, want string) (*executable, error) {
 		return nil, abi.Errorf(abi.ErrInvalid, "plugin %s is not a regular file", path)
 	}
 	sum := sha256.New()
-	exe, err := privateCopy(io.TeeReader(io.LimitReader(f, maxExecutable+1), sum))
+	program := bufio.NewReader(io.TeeReader(io.LimitReader(f, maxExecutable+1), sum))
+	private := privateCopy
+	if head, _ := program.Peek(2); string(head) == "#!" {
+		private = copyToDir // its interpreter opens it by name
+	}
+	exe, err := private(program)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ type input struct {
 func (c *call) openLayer(f *abi.DataFrame) {
 	l := c.grants.Layer
 	if l == nil || f.Role != abi.RoleLayerStored {
-		c.reply(f, abi.Errorf(abi.ErrDenied, "stream with role %d was not granted", f.Role))
+		c.reply(f, abi.Errorf(abi.ErrDenied, "%v %d was not granted", f.Role, f.Index))
 		return
 	}
 	in := &input{done: make(chan struct{})}
@@ -197,7 +197,7 @@ func (c *call) part(f *abi.DataFrame) (session.Part, error) {
 		}
 	}
 	if f.Index < 0 || f.Index >= len(list) || list[f.Index].At == nil {
-		return session.Part{}, abi.Errorf(abi.ErrDenied, "stream %d with role %d was not granted", f.Index, f.Role)
+		return session.Part{}, abi.Errorf(abi.ErrDenied, "%v %d was not granted", f.Role, f.Index)
 	}
 	return list[f.Index], nil
 }

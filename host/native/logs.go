@@ -23,7 +23,8 @@ type printed struct {
 	second  time.Time
 	count   int
 	dropped int
-	crashed bool // a stack trace is being printed
+	crashed bool // a Go program says why it crashed
+	stack   bool // … and now where
 }
 
 const (
@@ -75,12 +76,13 @@ func (o *printed) line(s string) {
 	if strings.HasPrefix(s, "panic: ") || strings.HasPrefix(s, "fatal error: ") {
 		o.crashed = true
 	}
-	if o.crashed {
-		level = slog.LevelError
-	}
-	// What go-plugin says of itself is no last word, and the head of a stack trace says more than its end.
+	// What go-plugin says of itself is no last word. The words above a stack trace are; the trace is for the log.
 	quiet := level < slog.LevelWarn && msg != s
-	if !quiet && (!o.crashed || len(o.tail) < tailLines || strings.HasPrefix(s, "panic: ")) {
+	o.stack = o.stack || o.crashed && (strings.HasPrefix(s, "goroutine ") || strings.HasPrefix(s, "[signal "))
+	if o.crashed {
+		level = slog.LevelInfo
+	}
+	if !quiet && !o.stack {
 		if o.tail = append(o.tail, msg[:min(len(msg), tailLine)]); len(o.tail) > tailLines {
 			o.tail = o.tail[1:]
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,11 +46,11 @@ const maxFrames = 64
 
 // startProcess starts exe and connects. On an error nothing is left.
 func startProcess(ctx context.Context, cfg *Config, exe *executable) (*process, error) {
-	temp := cfg.TempDir
-	if temp == "" {
-		temp = os.TempDir()
+	temp, err := socketDir(cfg.TempDir)
+	if err != nil {
+		return nil, err
 	}
-	scratch, err := lockfile.NewScratch(temp, "convhost-socket-")
+	scratch, err := lockfile.NewScratch(temp, socketPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +82,28 @@ func startProcess(ctx context.Context, cfg *Config, exe *executable) (*process, 
 		return nil, err
 	}
 	return p, nil
+}
+
+const (
+	socketPrefix = "convhost-socket-"
+	// maxSocketDir is what the path of a Unix socket (104 bytes on some systems, with its end) leaves for the directory of
+	// the scratch directory, whose name ends in 12 random characters; go-plugin names the socket plugin and a number.
+	maxSocketDir = 103 - len("/"+socketPrefix+"123456789012"+"/plugin4294967295")
+)
+
+// socketDir returns where the control socket can be: in temp ("": the system's directory for temporary files), or in
+// /tmp if the path would be too long.
+func socketDir(temp string) (string, error) {
+	if temp == "" {
+		temp = os.TempDir()
+	}
+	if len(temp) <= maxSocketDir || runtime.GOOS == "windows" {
+		return temp, nil
+	}
+	if _, err := os.Stat("/tmp"); err != nil {
+		return "", abi.Errorf(abi.ErrInvalid, "temporary directory %s has %d bytes, a native plugin's socket needs one of at most %d", temp, len(temp), maxSocketDir)
+	}
+	return "/tmp", nil
 }
 
 // openSocket makes the data socket if descriptors can be passed, and returns the plugin's end of it.
@@ -168,7 +191,9 @@ func (p *process) startError(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
-		return abi.Errorf(abi.ErrUnsupported, "start plugin %s: not a program for this system: %w", p.name, err)
+		return abi.Errorf(abi.ErrUnsupported, "start plugin %s: not a program for this system: %w", p.name, syscall.ENOEXEC)
+	case errors.Is(err, syscall.ENOENT): // the program itself is there
+		return abi.Errorf(abi.ErrUnsupported, "start plugin %s: the interpreter or loader that it names does not exist on this system", p.name)
 	case p.run.proc.Load() == nil:
 		return abi.Errorf(abi.ErrIO, "start plugin %s: %w", p.name, err)
 	}
@@ -177,6 +202,9 @@ func (p *process) startError(ctx context.Context, err error) error {
 	}
 	p.run.kill()
 	<-p.run.exited
+	if v := p.run.first.version(); v < 0 {
+		return abi.Errorf(abi.ErrPlugin, "start plugin %s: it did not introduce itself as a plugin%s%s", p.name, p.run.first.quote(), p.lastWords())
+	}
 	text := strings.TrimSpace(strings.SplitN(err.Error(), "\n", 2)[0])
 	return abi.Errorf(abi.ErrPlugin, "start plugin %s: %s%s", p.name, text, p.lastWords())
 }

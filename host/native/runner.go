@@ -3,6 +3,7 @@ package native
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -49,7 +50,7 @@ func newRunner(cmd *exec.Cmd, name string, out *printed) (*runner, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, ow, ew
 	cmd.SysProcAttr = processAttributes()
 	return &runner{
-		cmd: cmd, name: name, out: out, first: &firstLine{r: or}, noise: io.NopCloser(strings.NewReader("")),
+		cmd: cmd, name: name, out: out, first: &firstLine{r: or, known: make(chan struct{})}, noise: io.NopCloser(strings.NewReader("")),
 		files: []*os.File{or, er}, stderr: make(chan struct{}), exited: make(chan struct{}),
 	}, nil
 }
@@ -87,9 +88,13 @@ func (r *runner) wait() {
 	_ = r.cmd.Wait()
 	r.state = r.cmd.ProcessState
 	killGroup(r.cmd.Process.Pid) // what it left behind
-	select {
-	case <-r.stderr:
-	case <-time.After(200 * time.Millisecond): // somebody holds the pipe
+	late, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	for _, read := range []chan struct{}{r.stderr, r.first.known} {
+		select {
+		case <-read:
+		case <-late.Done(): // somebody holds the pipe
+		}
 	}
 	close(r.exited)
 	r.closeFiles()
@@ -179,10 +184,11 @@ func (r *runner) HostToPlugin(network, addr string) (string, string, error) {
 
 // firstLine keeps the first line that passes: go-plugin's handshake.
 type firstLine struct {
-	r    *os.File
-	mu   sync.Mutex
-	line []byte
-	done bool
+	r     *os.File
+	mu    sync.Mutex
+	line  []byte
+	done  bool
+	known chan struct{} // closed when done, or when no line will come
 }
 
 // Read implements io.Reader.
@@ -193,12 +199,24 @@ func (f *firstLine) Read(p []byte) (int, error) {
 	if !f.done {
 		b, _, found := bytes.Cut(p[:n], []byte("\n"))
 		f.line = append(f.line, b...)
-		f.done = found || len(f.line) > 4<<10
+		if f.done = found || len(f.line) > 4<<10 || err != nil; f.done {
+			close(f.known)
+		}
 	}
 	if err != nil {
 		err = io.EOF // closed because the process is gone
 	}
 	return n, err
+}
+
+// quote is for an error about what is no handshake.
+func (f *firstLine) quote() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.line) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", but printed %.100q", f.line)
 }
 
 // Close implements io.Closer.
