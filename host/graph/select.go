@@ -75,7 +75,7 @@ func Select(g *Graph, opts SelectOptions) (*Selection, error) {
 		if g.Root.Kind == KindManifest {
 			return nil, abi.Errorf(abi.ErrUnsupported, "%s: not a runnable image: %s", g.Root.Path(), g.Root.Reason)
 		}
-		return nil, abi.Errorf(abi.ErrUnsupported, "%s: no entry is a runnable image", g.Root.Path())
+		return nil, abi.Errorf(abi.ErrUnsupported, "%s: no entry is a runnable image%s", g.Root.Path(), whyNone(g))
 	}
 	chosen, err := choose(g, images, opts)
 	if err != nil {
@@ -107,6 +107,21 @@ func Select(g *Graph, opts SelectOptions) (*Selection, error) {
 		s.of[d.Node] = d
 	}
 	return s, nil
+}
+
+// whyNone says for the first entry why it is not an image.
+func whyNone(g *Graph) string {
+	if len(g.Root.Children) == 0 {
+		return ": it is empty"
+	}
+	first := g.Root.Children[0]
+	switch {
+	case first.Reason != "":
+		return "; the first: " + first.Reason
+	case !first.Kind.Document():
+		return "; the first has the media type " + first.Desc.MediaType
+	}
+	return ""
 }
 
 func runnable(g *Graph) (out []*Node) {
