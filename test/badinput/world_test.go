@@ -42,7 +42,15 @@ type world struct {
 }
 
 func newWorld(t *testing.T, b bad) *world {
-	w := &world{t: t, dir: t.TempDir(), Store: graphtest.NewStore()}
+	dir, err := os.MkdirTemp("", "bad") // its path becomes part of messages: t.TempDir is long
+	if err == nil {
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, dir: dir, Store: graphtest.NewStore()}
 	for _, d := range []string{"tmp", "home", "src/blobs/sha256"} {
 		w.must(os.MkdirAll(filepath.Join(w.dir, d), 0o755))
 	}

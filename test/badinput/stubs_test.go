@@ -1,5 +1,0 @@
-package badinput
-
-var plugins, natives []bad
-
-func servePlugin(string) {}
