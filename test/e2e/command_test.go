@@ -71,6 +71,9 @@ func newRun(t testing.TB, env ...string) *run {
 
 func (r *run) command(args ...string) *exec.Cmd {
 	r.t.Helper()
+	if testing.Short() {
+		r.t.Skip("skipped: -short, and this builds the command")
+	}
 	exe, err := build()
 	if err != nil {
 		r.t.Fatal(err)

@@ -118,7 +118,7 @@ func Base() []byte {
 	t.File("data/a-again", a)
 	t.File("data/zeros", make([]byte, 2<<20+5))
 	t.Link("data/hard1", "data/a-again").Link("bin/hard2", "data/hard1")
-	t.Add(tar.Header{Name: "bin/setuid", Mode: 0o6755, Uid: 70000, Gid: 4294967294}, Text(7, 300))
+	t.Add(tar.Header{Name: "bin/setuid", Mode: 0o6755, Uid: 70000, Gid: 1<<31 - 1}, Text(7, 300))
 	t.Add(tar.Header{Name: "etc/far", ModTime: time.Unix(1<<33, 0)}, []byte("after 2106"))
 	t.Xattrs("x/some", []byte("x"), map[string]string{"user.z": "last", "user.a": "first", "security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "user.bin": "\x00\x01\n\xff"})
 	t.Xattrs("x/large", nil, map[string]string{"user.large": strings.Repeat("v", 9000), "trusted.t": ""})
