@@ -48,7 +48,7 @@ func (s *stalled) Close() error { return nil }
 
 func (k *kit) cancel() error {
 	s := &k.set[3] // a big file
-	for _, part := range []int{0, 1 << 20} {
+	for _, part := range []int{0, len(s.stored) / 2} {
 		ctx, cancel := context.WithCancel(k.ctx)
 		arrived := make(chan struct{}, 1)
 		grant := layerGrant(s)

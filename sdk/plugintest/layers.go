@@ -67,19 +67,19 @@ func noise(seed uint64, n int) []byte {
 }
 
 // layerSet returns the layers that every plugin has to convert. Nobody changes them.
-var layerSet = sync.OnceValue(makeLayerSet)
+var layerSet = sync.OnceValue(func() []source { return makeLayerSet(12 << 20) })
 
-func makeLayerSet() []source {
+func makeLayerSet(text int) []source {
 	small := []member{}
 	for i := range 1000 {
 		small = append(small, file(fmt.Sprintf("d%02d/file-%d", i%37, i), words(uint64(i), i*7%3000)))
 	}
-	big := append(append(words(1, 12<<20), noise(2, 5<<20)...), make([]byte, 3<<20)...)
+	big := append(append(words(1, text), noise(2, text/2)...), make([]byte, text/4)...)
 	return []source{
 		makeLayer("empty"),
 		makeLayer("one of everything", everything()...),
 		makeLayer("1000 small files", small...),
-		makeLayer("a big file", file("big", big), file("again", big[:1<<20])),
+		makeLayer("a big file", file("big", big), file("again", big[:text/8])),
 		makeLayer("whiteouts", whiteouts()...),
 		makeLayer("hard links", hardLinks()...),
 		makeLayer("devices", devices()...),
