@@ -19,6 +19,7 @@ import (
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host"
 	"github.com/convhost/convhost/sdk"
+	"github.com/convhost/convhost/sdk/plugintest"
 )
 
 func newHost(t testing.TB, opts ...host.Option) *host.Host {
@@ -356,10 +357,16 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 }
 
+// TestInProcess holds the code against convhost's contract; TestSandbox and TestNative do so with what is built of it.
+func TestInProcess(t *testing.T) {
+	plugintest.Run(t, plugintest.Config{Open: plugintest.InProcess(sdk.InProcess(plugin{}))})
+}
+
 // TestSandbox builds the plugin as the README says, loads it by path, and wants the bytes of the same code in process.
 func TestSandbox(t *testing.T) {
 	module := filepath.Join(t.TempDir(), "estargz.wasm")
 	build(t, module, []string{"GOOS=wasip1", "GOARCH=wasm"}, "-buildmode=c-shared")
+	plugintest.Run(t, plugintest.Config{Open: plugintest.Wasm(module)})
 	sameBytes(t, module)
 }
 
@@ -367,6 +374,7 @@ func TestSandbox(t *testing.T) {
 func TestNative(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "convhost-plugin-estargz")
 	build(t, exe, nil)
+	plugintest.Run(t, plugintest.Config{Open: plugintest.Native(exe)})
 	sameBytes(t, exe)
 }
 
