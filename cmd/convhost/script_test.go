@@ -30,11 +30,8 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
-			for _, kv := range []string{"HOME=" + env.WorkDir + "/home", "XDG_CONFIG_HOME=" + env.WorkDir + "/config",
-				"XDG_CACHE_HOME=" + cache, "TMPDIR=" + env.WorkDir + "/tmp", "AppData=" + env.WorkDir + "/config",
-				"LocalAppData=" + cache} {
-				env.Vars = append(env.Vars, kv)
-			}
+			env.Vars = append(env.Vars, "HOME="+env.WorkDir+"/home", "XDG_CONFIG_HOME="+env.WorkDir+"/config",
+				"XDG_CACHE_HOME="+cache, "TMPDIR="+env.WorkDir+"/tmp", "AppData="+env.WorkDir+"/config", "LocalAppData="+cache)
 			return os.MkdirAll(env.WorkDir+"/tmp", 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

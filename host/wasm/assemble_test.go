@@ -8,7 +8,6 @@ type mod struct {
 	offset  int      // less the imports that are no functions
 	noMem   bool
 	memory  []byte // limits; nil: one page
-	exports map[string]byte
 	init    []byte // body of _initialize
 	call    []byte // body of convhost_v1_call, its locals first
 	name    string // of the export of call

@@ -6,8 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/convhost/convhost/abi"
@@ -71,7 +72,8 @@ func rootfs(b *testing.B) []byte {
 		b.Fatal(err)
 	}
 	data := must[[]byte](b)(os.ReadFile(self))
-	src := os.DirFS(filepath.Join(runtime.GOROOT(), "src"))
+	root := must[[]byte](b)(exec.Command("go", "env", "GOROOT").Output())
+	src := os.DirFS(filepath.Join(strings.TrimSpace(string(root)), "src"))
 	fs.WalkDir(src, ".", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() && len(data) < 128<<20 {
 			if f, err := fs.ReadFile(src, path); err == nil {

@@ -21,8 +21,9 @@ const (
 	EnvDataFD = "CONVHOST_DATA_FD"
 	// MaxMessage is the most bytes of one gRPC message: a request of abi.MaxControl with what surrounds it.
 	MaxMessage = abi.MaxControl + 1<<20
-	// Window is how many bytes may be under way in the Data stream, and ConnWindow in all streams.
-	Window     = 4 << 20
+	// Window is how many bytes may be under way in the Data stream.
+	Window = 4 << 20
+	// ConnWindow is how many bytes may be under way in all streams.
 	ConnWindow = 8 << 20
 	// Buffer is what gRPC reads and writes at a time.
 	Buffer = 256 << 10

@@ -89,7 +89,6 @@ type Module struct {
 	imported  [4]int   // number of imports of each kind
 	tables    int      // imported and own
 	globals   int      // own
-	hasStart  bool
 }
 
 // span is a range of the file; zero if absent.

@@ -71,7 +71,6 @@ type writer struct {
 	poll   uint32 // function index of the poll
 	global uint32 // global index of the counter
 	err    error
-	check  []byte // scratch
 }
 
 func appendU32(b []byte, v uint32) []byte { return binary.AppendUvarint(b, uint64(v)) }
