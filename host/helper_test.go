@@ -205,7 +205,6 @@ type env struct {
 
 	mu     sync.Mutex
 	events []Event
-	busy   bool
 }
 
 func newEnv(t testing.TB, plugins []sdk.Plugin, opts ...Option) *env {
@@ -343,7 +342,11 @@ func classes(err error) (out []abi.Class) {
 		return classes(e.Unwrap())
 	case interface{ Unwrap() []error }:
 		for _, x := range e.Unwrap() {
-			out = append(out, classes(x)...)
+			for _, c := range classes(x) {
+				if !slices.Contains(out, c) {
+					out = append(out, c)
+				}
+			}
 		}
 	}
 	return out
