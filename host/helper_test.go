@@ -141,7 +141,8 @@ func (f *flat) add(r io.Reader, whiteouts bool) error {
 		if err != nil {
 			return err
 		}
-		fresh = append(fresh, flatMember{h, body})
+		fresh = append(fresh, flatMember{&tar.Header{Typeflag: h.Typeflag, Name: h.Name, Linkname: h.Linkname, Mode: h.Mode, Uid: h.Uid, Gid: h.Gid,
+			ModTime: h.ModTime, Devmajor: h.Devmajor, Devminor: h.Devminor, PAXRecords: xattrsOf(h)}, body})
 	}
 	for _, m := range fresh {
 		name := path.Clean(m.h.Name)
@@ -162,6 +163,16 @@ func (f *flat) add(r io.Reader, whiteouts bool) error {
 		f.members = append(f.members, m)
 	}
 	return nil
+}
+
+func xattrsOf(h *tar.Header) map[string]string {
+	out := map[string]string{}
+	for k, v := range h.PAXRecords {
+		if strings.HasPrefix(k, "SCHILY.xattr.") {
+			out[k] = v
+		}
+	}
+	return out
 }
 
 func (f *flat) write(w io.Writer, lie func(*tar.Header, *[]byte) bool) error {
@@ -190,7 +201,9 @@ type merging struct {
 	merge func(m *sdk.Merge) (*abi.MergeResponse, error)
 }
 
-func (m *merging) MergeLayers(_ context.Context, q *sdk.Merge) (*abi.MergeResponse, error) { return m.merge(q) }
+func (m *merging) MergeLayers(_ context.Context, q *sdk.Merge) (*abi.MergeResponse, error) {
+	return m.merge(q)
+}
 
 func builtin(p sdk.Plugin) Builtin {
 	return Builtin{Name: p.Describe().Name, InProcess: sdk.InProcess(p)}

@@ -232,7 +232,10 @@ func TestCancel(t *testing.T) {
 	s := graphtest.NewStore()
 	root := s.Image(threeLayers(s))
 	stages := map[string]*copier{
-		"waiting for the context": {convert: func(ctx context.Context, _ *sdk.Layer) (*abi.ConvertResponse, error) { <-ctx.Done(); return nil, ctx.Err() }},
+		"waiting for the context": {convert: func(ctx context.Context, _ *sdk.Layer) (*abi.ConvertResponse, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}},
 		"writing": {convert: func(_ context.Context, l *sdk.Layer) (*abi.ConvertResponse, error) {
 			h, err := l.OpenSink(0, 0, 0)
 			for err == nil {
