@@ -73,7 +73,7 @@ func EditConfig(raw []byte, ch ConfigChange) ([]byte, error) {
 func editDiffIDs(c *container, ids []digest.Digest) error {
 	for i, d := range ids {
 		if err := checkDigest(d); err != nil {
-			return abi.Errorf(abi.ErrInvalid, "new diff_id %d: %w", i+1, err)
+			return abi.Errorf(abi.ErrInvalid, "new diff_id %d: %w", i, err)
 		}
 	}
 	raw := c.get("rootfs")

@@ -49,7 +49,7 @@ func EditIndex(raw []byte, ch IndexChange) ([]byte, error) {
 	for _, i := range slices.Backward(slices.Sorted(maps.Keys(ch.Entries))) {
 		e := ch.Entries[i]
 		if i < 0 || i >= len(list.items) {
-			return nil, abi.Errorf(abi.ErrInvalid, "index has %d entries, there is no entry %d to change", len(list.items), i+1)
+			return nil, abi.Errorf(abi.ErrInvalid, "index has %d entries, there is no entry %d to change", len(list.items), i)
 		}
 		if e.Drop {
 			list.removeAt(i)

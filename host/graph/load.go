@@ -37,9 +37,9 @@ func Load(ctx context.Context, f Fetcher, root ocispec.Descriptor, opts LoadOpti
 	l := &loader{f: f, lim: opts.Limits.withDefaults(), only: opts.Only, g: &Graph{},
 		seen: map[digest.Digest]ocispec.Descriptor{}, docs: map[digest.Digest]*Node{}}
 	if k := KindOf(root.MediaType); k == KindSchema1 {
-		return nil, abi.Errorf(abi.ErrUnsupported, "%s: docker schema 1 images are not supported", short(root.Digest))
+		return nil, abi.Errorf(abi.ErrUnsupported, "%s: docker schema 1 images are not supported", whole(root.Digest))
 	} else if !k.Document() {
-		return nil, abi.Errorf(abi.ErrInvalid, "%s: media type %q is neither an index nor a manifest", short(root.Digest), root.MediaType)
+		return nil, abi.Errorf(abi.ErrInvalid, "%s: media type %q is neither an index nor a manifest", whole(root.Digest), root.MediaType)
 	}
 	n, err := l.node(ctx, root, nil, RoleRoot, 0, 0)
 	if err != nil {
@@ -240,7 +240,7 @@ func fetchError(err error) error {
 	return abi.Errorf(abi.ErrIO, "%w", err)
 }
 
-func (l *loader) at(n *Node, err error) error { return fmt.Errorf("%s: %w", n.Path(), err) }
+func (l *loader) at(n *Node, err error) error { return fmt.Errorf("%s: %w", n.place(), err) }
 
 func (l *loader) warn(n *Node, format string, args ...any) {
 	l.g.Warnings = append(l.g.Warnings, n.Path()+": "+fmt.Sprintf(format, args...))

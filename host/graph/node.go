@@ -157,8 +157,8 @@ func (n *Node) Depth() int {
 }
 
 // Path names n from the root on, for messages:
-// "index sha256:0fc0225c0ef6… → manifest 2 (linux/arm64) sha256:1572a5ea9c13… → layer 1 sha256:a2cd1abaff35…".
-// Positions count from 1.
+// "index sha256:0fc0225c0ef6… → manifest 1 (linux/arm64) sha256:1572a5ea9c13… → layer 0 sha256:a2cd1abaff35…".
+// Positions count from 0, as everywhere.
 func (n *Node) Path() string {
 	var parts []string
 	for c := n; c != nil; c = c.Parent {
@@ -167,17 +167,30 @@ func (n *Node) Path() string {
 	return strings.Join(parts, " → ")
 }
 
+// place is Path with the whole digest of n, if it is one.
+func (n *Node) place() string {
+	return strings.TrimSuffix(n.Path(), short(n.Desc.Digest)) + whole(n.Desc.Digest)
+}
+
+// whole is a digest as it is, or cut like a short one if it is none.
+func whole(d digest.Digest) string {
+	if checkDigest(d) != nil {
+		return short(d)
+	}
+	return d.String()
+}
+
 func (n *Node) label() string {
 	var b strings.Builder
 	switch {
 	case n.Role == RoleLayer:
-		fmt.Fprintf(&b, "layer %d ", n.Position+1)
+		fmt.Fprintf(&b, "layer %d ", n.Position)
 	case n.Role == RoleConfig:
 		b.WriteString("config ")
 	case n.Role == RoleEntry && n.Kind.Document():
-		fmt.Fprintf(&b, "%s %d ", n.Kind, n.Position+1)
+		fmt.Fprintf(&b, "%s %d ", n.Kind, n.Position)
 	case n.Role == RoleEntry:
-		fmt.Fprintf(&b, "entry %d ", n.Position+1)
+		fmt.Fprintf(&b, "entry %d ", n.Position)
 	default:
 		fmt.Fprintf(&b, "%s ", n.Kind)
 	}

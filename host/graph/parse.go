@@ -118,7 +118,7 @@ func parseDescriptors(c *container, field string, limit int) ([]ocispec.Descript
 	for i, it := range list.items {
 		d, err := parseDescriptor(it.value)
 		if err != nil {
-			return nil, fmt.Errorf("field %q, item %d: %w", field, i+1, err)
+			return nil, fmt.Errorf("field %q, item %d: %w", field, i, err)
 		}
 		out = append(out, d)
 	}
@@ -182,7 +182,7 @@ func parseConfig(raw []byte) (*ImageConfig, error) {
 	}
 	for i, d := range cfg.RootFS.DiffIDs {
 		if err := checkDigest(d); err != nil {
-			return nil, fmt.Errorf("diff_id %d: %w", i+1, err)
+			return nil, fmt.Errorf("diff_id %d: %w", i, err)
 		}
 	}
 	return cfg, nil

@@ -96,7 +96,7 @@ func (n *Node) notAnImage() string {
 	}
 	for i, d := range m.Layers {
 		if !KindOf(d.MediaType).IsLayer() {
-			return fmt.Sprintf("layer %d is %s, not a layer of a file system", i+1, d.MediaType)
+			return fmt.Sprintf("layer %d is %s, not a layer of a file system", i, d.MediaType)
 		}
 	}
 	return ""

@@ -73,9 +73,9 @@ func Select(g *Graph, opts SelectOptions) (*Selection, error) {
 	images := runnable(g)
 	if len(images) == 0 {
 		if g.Root.Kind == KindManifest {
-			return nil, abi.Errorf(abi.ErrUnsupported, "%s: not a runnable image: %s", g.Root.Path(), g.Root.Reason)
+			return nil, abi.Errorf(abi.ErrUnsupported, "%s: not a runnable image: %s", g.Root.place(), g.Root.Reason)
 		}
-		return nil, abi.Errorf(abi.ErrUnsupported, "%s: no entry is a runnable image%s", g.Root.Path(), whyNone(g))
+		return nil, abi.Errorf(abi.ErrUnsupported, "%s: no entry is a runnable image%s", g.Root.place(), whyNone(g))
 	}
 	chosen, err := choose(g, images, opts)
 	if err != nil {
