@@ -158,6 +158,11 @@ var layers = []bad{
 		d := w.stored(ocispec.MediaTypeImageLayerZstd, b[:len(b)-5], digest.FromBytes(some))
 		w.fails(abi.ErrTruncated, short(d.Digest), "zstd at 0x")
 	}},
+	{"garbage after the last zstd frame", func(w *world) {
+		b := zstdFrame(some)
+		d := w.stored(ocispec.MediaTypeImageLayerZstd, append(b, "garbage"...), digest.FromBytes(some))
+		w.fails(abi.ErrCorrupt, short(d.Digest), "zstd at 0x")
+	}},
 	{"gzip that is declared as zstd (works, with a warning)", func(w *world) {
 		w.stored(ocispec.MediaTypeImageLayerZstd, zip(some, gzip.BestSpeed), digest.FromBytes(some))
 		w.names = []string{"etc/motd"}

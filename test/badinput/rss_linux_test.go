@@ -5,5 +5,13 @@ import (
 	"syscall"
 )
 
-// peakMemory is the most resident memory that a process had, in bytes.
-func peakMemory(p *os.ProcessState) int64 { return p.SysUsage().(*syscall.Rusage).Maxrss << 10 }
+// peakMemory is the most resident memory that a process had, in bytes; 0 if it is not known: the system counts what the
+// process that started it had at that moment.
+func peakMemory(p *os.ProcessState) int64 {
+	var own syscall.Rusage
+	peak := p.SysUsage().(*syscall.Rusage).Maxrss
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil || peak <= own.Maxrss {
+		return 0
+	}
+	return peak << 10
+}

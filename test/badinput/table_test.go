@@ -10,14 +10,14 @@ import (
 
 const document = "../../docs/errors.md"
 
-var digests = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+var digests = regexp.MustCompile(`(sha256[:/])([0-9a-f]{64}|[0-9a-f]{12}…)`)
 
 // markdown makes a table cell of what the command printed. Digests are cut: they say nothing to a reader of the table.
 func markdown(text string) string {
 	if text == "" {
 		return "nothing: it works"
 	}
-	text = digests.ReplaceAllString(text, "sha256:…")
+	text = digests.ReplaceAllString(text, "$1…")
 	var lines []string
 	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		line = strings.ReplaceAll(line, "|", `\|`)
