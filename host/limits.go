@@ -13,7 +13,7 @@ type Limits struct {
 	Layer layer.Limits // members, names, attributes of one layer's tar
 
 	LayerBytes int64 // one layer, decompressed; default 1 TiB
-	LayerRatio int64 // decompressed bytes for one stored byte, beyond the first 64 MiB; default 1100 (deflate's best is 1032)
+	LayerRatio int64 // decompressed bytes for one stored byte, beyond the first GiB; default 1100 (deflate's best is 1032)
 
 	InFlight     int64         // bytes of file bodies being worked on, all conversions together; default 8 MiB a core, at most 64 MiB
 	PluginMemory int64         // of one sandboxed plugin instance; default 2 GiB, most is 4 GiB
