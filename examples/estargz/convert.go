@@ -1,12 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/convhost/convhost/abi"
@@ -59,11 +58,27 @@ type writer struct {
 	plan   abi.Handle
 	sum    abi.Handle
 	set    settings
-	head   []byte // tar bytes since the last body
-	toc    []tocEntry
-	names  map[string]int // path → index into toc
-	buf    []byte         // for completions
+	head   []byte           // tar bytes since the last body
+	text   []byte           // JSON of the TOC's entries, without their chunks
+	toc    []tocItem        // each entry and each further chunk
+	names  map[string]int32 // path → index into toc
+	buf    []byte           // for completions
 	bodies int
+}
+
+// tocItem is what the TOC will say of an entry, or of a further chunk of its body. It holds no pointers, so that a million
+// of them cost the garbage collector nothing.
+type tocItem struct {
+	text, end int    // where in writer.text the entry is, or for a further chunk only its name
+	chunk     uint32 // number in its body
+	more      bool   // another chunk follows
+	dead      bool   // replaced by a later entry of the same path
+	linked    bool   // a hard link to it was made
+	dir       bool
+	stored    bool // offset and digest are known: it has bytes
+	whole     bool // the chunk is the whole body
+	offset    int64
+	digest    [32]byte
 }
 
 // newWriter opens output 0 and writes the landmark.
@@ -82,7 +97,7 @@ func newWriter(h abi.Host, set settings) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{host: h, sink: sink, plan: plan, sum: sum, set: set, names: map[string]int{}, buf: make([]byte, 1024*abi.CompletionSize)}
+	w := &writer{host: h, sink: sink, plan: plan, sum: sum, set: set, names: map[string]int32{}, buf: make([]byte, 1024*abi.CompletionSize)}
 	mark := abi.Entry{Kind: abi.KindRegular, Path: noPrefetch, Mode: 0o644, Size: int64(len(landmarkBody))}
 	return w, w.append(&mark, func(tag uint64) (int, error) { return h.JobBytes(plan, []byte(landmarkBody), tag) })
 }
@@ -106,35 +121,36 @@ func (w *writer) name(e *abi.Entry) error {
 	}
 	if e.Kind == abi.KindHardlink {
 		i, ok := w.names[e.Link]
-		if !ok || w.toc[i].Type == "dir" {
+		if !ok || w.toc[i].dir {
 			return refuse("hard link to " + strconv.Quote(e.Link) + ", which is no earlier file of this layer")
 		}
 		w.toc[i].linked = true
 	}
 	if i, ok := w.names[e.Path]; ok {
-		old := &w.toc[i]
-		if old.linked || (old.Type == "dir") != (e.Kind == abi.KindDir) {
+		if old := &w.toc[i]; old.linked || old.dir != (e.Kind == abi.KindDir) {
 			return refuse("it replaces an earlier entry of this layer that others depend on")
 		}
-		for old.Type = ""; i+1 < len(w.toc) && w.toc[i+1].Type == "chunk"; i++ {
-			w.toc[i+1].Type = ""
+		w.toc[i].dead = true
+		for ; w.toc[i].more; i++ {
+			w.toc[i+1].dead = true
 		}
 	}
-	w.names[e.Path] = len(w.toc)
+	w.names[e.Path] = int32(len(w.toc))
 	return nil
 }
 
 // append writes the tar entry, and starts a member for each chunk of its body.
 func (w *writer) append(e *abi.Entry, body func(tag uint64) (int, error)) error {
-	t, err := newTOCEntry(e)
-	if err != nil {
+	tag := len(w.toc)
+	at := len(w.text)
+	var err error
+	if w.text, err = appendTOCEntry(w.text, e); err != nil {
 		return err
 	}
+	w.toc = append(w.toc, tocItem{text: at, end: len(w.text), dir: e.Kind == abi.KindDir})
 	if w.head, err = sdk.AppendTarHeader(w.head, e); err != nil {
 		return err
 	}
-	tag := len(w.toc)
-	w.toc = append(w.toc, t)
 	if e.Size == 0 && len(w.head) < maxHead {
 		return nil
 	}
@@ -145,10 +161,12 @@ func (w *writer) append(e *abi.Entry, body func(tag uint64) (int, error)) error 
 	if err != nil {
 		return err
 	}
+	nameEnd := at + bytes.Index(w.text[at:], []byte(`,"type":`))
 	for i := 1; i < n; i++ {
-		w.toc[len(w.toc)-1].ChunkSize = int64(w.set.chunk)
-		w.toc = append(w.toc, tocEntry{Name: t.Name, Type: "chunk", ChunkOffset: int64(i) * int64(w.set.chunk)})
+		w.toc[len(w.toc)-1].more = true
+		w.toc = append(w.toc, tocItem{text: at, end: nameEnd, chunk: uint32(i)})
 	}
+	w.toc[tag].whole = n == 1
 	w.head = sdk.AppendTarPadding(w.head, e.Size)
 	if w.bodies++; w.bodies%256 == 0 {
 		return sdk.Completions(w.host, w.buf, false, w.completed)
@@ -168,10 +186,7 @@ func (w *writer) completed(c *abi.Completion) error {
 		return nil
 	}
 	t := &w.toc[int(c.Tag)+int(c.Seq)]
-	t.Offset, t.ChunkDigest = c.Offset, sha256Digest(c.Digest)
-	if int64(c.Raw) == t.Size {
-		t.Digest = t.ChunkDigest // the whole file; the host does not sum files of several chunks
-	}
+	t.offset, t.digest, t.stored = c.Offset, c.Digest, true
 	return nil
 }
 
@@ -183,10 +198,7 @@ func (w *writer) finish() (part abi.Part, err error) {
 	if err := sdk.Completions(w.host, w.buf, true, w.completed); err != nil {
 		return part, err
 	}
-	toc, err := w.marshalTOC()
-	if err != nil {
-		return part, err
-	}
+	toc := w.marshalTOC()
 	tocSum, err := w.host.Sum(abi.DigestSHA256, toc)
 	if err != nil {
 		return part, err
@@ -237,50 +249,35 @@ func (w *writer) writeTOC(toc []byte) error {
 func sha256Digest(sum [32]byte) string { return "sha256:" + hex.EncodeToString(sum[:]) }
 
 // marshalTOC writes the entries that were not replaced.
-func (w *writer) marshalTOC() ([]byte, error) {
-	raw := []byte(`{"version":1,"entries":[`)
+func (w *writer) marshalTOC() []byte {
+	b := []byte(`{"version":1,"entries":[`)
 	for i := range w.toc {
 		t := &w.toc[i]
-		if t.Type == "" {
+		if t.dead {
 			continue
 		}
-		b, err := json.Marshal(t)
-		if err != nil {
-			return nil, abi.Errorf(abi.ErrInternal, "TOC entry %q: %w", t.Name, err)
+		b = append(b, w.text[t.text:t.end]...)
+		if t.chunk > 0 {
+			b = append(b, `,"type":"chunk"`...)
 		}
-		raw = append(append(raw, b...), ',')
-		*t = tocEntry{} // its strings are not needed any more
+		b = append(t.appendChunk(b, int64(w.set.chunk)), '}', ',')
 	}
-	raw[len(raw)-1] = ']' // there is at least the landmark
-	return append(raw, '}'), nil
+	b[len(b)-1] = ']' // there is at least the landmark
+	return append(b, '}')
 }
 
-func newTOCEntry(e *abi.Entry) (tocEntry, error) {
-	t := tocEntry{
-		Name: e.Path, Type: typeNames[e.Kind], Size: e.Size, LinkName: e.Link, Mode: e.Mode, UID: e.UID, GID: e.GID,
-		DevMajor: e.DevMajor, DevMinor: e.DevMinor,
+// appendChunk appends where the bytes are. The last chunk of a body goes to its end, without a size.
+func (t *tocItem) appendChunk(b []byte, size int64) []byte {
+	if !t.stored {
+		return b
 	}
-	if e.Kind == abi.KindDir {
-		t.Name = strings.TrimPrefix(e.Path+"/", "/") // as in the tar
-		if e.Path == "" {
-			t.Name = "./"
-		}
+	b = appendNumber(b, "offset", t.offset)
+	b = appendNumber(b, "chunkOffset", int64(t.chunk)*size)
+	if t.more {
+		b = appendNumber(b, "chunkSize", size)
 	}
-	if e.MtimeSec != 0 || e.MtimeNs != 0 {
-		m := time.Unix(e.MtimeSec, int64(e.MtimeNs)).UTC()
-		if m.Year() < 0 || m.Year() > 9999 {
-			return t, abi.Errorf(abi.ErrUnsupported, "entry %q: a TOC cannot say the year %d", e.Path, m.Year())
-		}
-		t.ModTime = m.Format(time.RFC3339Nano)
+	if t.whole {
+		b = appendDigest(b, "digest", &t.digest) // the host does not sum bodies of several chunks
 	}
-	for _, x := range e.Xattrs {
-		if !utf8.ValidString(x.Key) {
-			return t, abi.Errorf(abi.ErrUnsupported, "entry %q: attribute %q is not UTF-8, a TOC cannot name it", e.Path, x.Key)
-		}
-		if t.Xattrs == nil {
-			t.Xattrs = map[string][]byte{}
-		}
-		t.Xattrs[x.Key] = x.Value
-	}
-	return t, nil
+	return appendDigest(b, "chunkDigest", &t.digest)
 }

@@ -20,6 +20,32 @@ import (
 
 const maxTOC = 512 << 20 // bytes of JSON that we read
 
+type tocJSON struct {
+	Version int        `json:"version"`
+	Entries []tocEntry `json:"entries"`
+}
+
+// tocEntry is a file, or a further chunk (type "chunk") of the file before it.
+type tocEntry struct {
+	Name        string            `json:"name"`
+	Type        string            `json:"type"`
+	Size        int64             `json:"size,omitempty"`
+	ModTime     string            `json:"modtime,omitempty"` // RFC 3339 in UTC; none: 1970
+	LinkName    string            `json:"linkName,omitempty"`
+	Mode        uint32            `json:"mode"`
+	UID         uint32            `json:"uid"`
+	GID         uint32            `json:"gid"`
+	Offset      int64             `json:"offset,omitempty"` // of the chunk's first gzip member in the blob
+	InnerOffset int64             `json:"innerOffset,omitempty"`
+	DevMajor    uint32            `json:"devMajor,omitempty"`
+	DevMinor    uint32            `json:"devMinor,omitempty"`
+	Xattrs      map[string][]byte `json:"xattrs,omitempty"`
+	Digest      string            `json:"digest,omitempty"` // of the whole body
+	ChunkOffset int64             `json:"chunkOffset,omitempty"`
+	ChunkSize   int64             `json:"chunkSize,omitempty"` // 0 for the last chunk
+	ChunkDigest string            `json:"chunkDigest,omitempty"`
+}
+
 func corrupt(class abi.Class, off int64, field, got, want string) error {
 	return &abi.FormatError{Class: class, Format: "estargz layer", Off: off, Field: field, Got: got, Want: want}
 }

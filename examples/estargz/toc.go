@@ -1,7 +1,13 @@
 package main
 
 import (
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/convhost/convhost/abi"
 )
@@ -17,34 +23,6 @@ const (
 // reserved tells whether a path belongs to the format and not to the layer.
 func reserved(p string) bool { return p == tocName || p == prefetchLandmark || p == noPrefetch }
 
-type tocJSON struct {
-	Version int        `json:"version"`
-	Entries []tocEntry `json:"entries"`
-}
-
-// tocEntry is a file, or a further chunk (type "chunk") of the file before it.
-type tocEntry struct {
-	Name        string            `json:"name"`
-	Type        string            `json:"type"`
-	Size        int64             `json:"size,omitempty"`
-	ModTime     string            `json:"modtime,omitempty"` // RFC 3339 in UTC; none: 1970
-	LinkName    string            `json:"linkName,omitempty"`
-	Mode        uint32            `json:"mode"`
-	UID         uint32            `json:"uid"`
-	GID         uint32            `json:"gid"`
-	Offset      int64             `json:"offset,omitempty"` // of the chunk's first gzip member in the blob
-	InnerOffset int64             `json:"innerOffset,omitempty"`
-	DevMajor    uint32            `json:"devMajor,omitempty"`
-	DevMinor    uint32            `json:"devMinor,omitempty"`
-	Xattrs      map[string][]byte `json:"xattrs,omitempty"`
-	Digest      string            `json:"digest,omitempty"` // of the whole body
-	ChunkOffset int64             `json:"chunkOffset,omitempty"`
-	ChunkSize   int64             `json:"chunkSize,omitempty"` // 0 for the last chunk
-	ChunkDigest string            `json:"chunkDigest,omitempty"`
-
-	linked bool // a hard link to it was seen
-}
-
 var typeNames = map[abi.Kind]string{
 	abi.KindRegular: "reg", abi.KindDir: "dir", abi.KindSymlink: "symlink", abi.KindHardlink: "hardlink",
 	abi.KindChar: "char", abi.KindBlock: "block", abi.KindFifo: "fifo",
@@ -57,4 +35,72 @@ func appendFooter(b []byte, tocOff int64) []byte {
 	b = fmt.Appendf(b, "%016xSTARGZ", tocOff)
 	b = append(b, 1, 0, 0, 0xff, 0xff)       // one stored block, the last, without bytes
 	return append(b, 0, 0, 0, 0, 0, 0, 0, 0) // CRC-32 and size
+}
+
+// appendTOCEntry appends the JSON of an entry but for its chunk and the closing brace. It is written by hand because a layer
+// can have a million of them, and reflection is slow in the sandbox.
+func appendTOCEntry(b []byte, e *abi.Entry) ([]byte, error) {
+	name := e.Path
+	if e.Kind == abi.KindDir {
+		name = tarDirName(e.Path)
+	}
+	b = appendString(append(b, `{"name":`...), name)
+	b = appendString(append(b, `,"type":`...), typeNames[e.Kind])
+	b = appendNumber(b, "size", e.Size)
+	if e.MtimeSec != 0 || e.MtimeNs != 0 {
+		m := time.Unix(e.MtimeSec, int64(e.MtimeNs)).UTC()
+		if m.Year() < 0 || m.Year() > 9999 {
+			return b, abi.Errorf(abi.ErrUnsupported, "entry %q: a TOC cannot say the year %d", e.Path, m.Year())
+		}
+		b = append(m.AppendFormat(append(b, `,"modtime":"`...), time.RFC3339Nano), '"')
+	}
+	if e.Link != "" {
+		b = appendString(append(b, `,"linkName":`...), e.Link)
+	}
+	b = strconv.AppendUint(append(b, `,"mode":`...), uint64(e.Mode), 10)
+	b = strconv.AppendUint(append(b, `,"uid":`...), uint64(e.UID), 10)
+	b = strconv.AppendUint(append(b, `,"gid":`...), uint64(e.GID), 10)
+	b = appendNumber(appendNumber(b, "devMajor", int64(e.DevMajor)), "devMinor", int64(e.DevMinor))
+	for i, x := range e.Xattrs { // sorted by key
+		if !utf8.ValidString(x.Key) {
+			return b, abi.Errorf(abi.ErrUnsupported, "entry %q: attribute %q is not UTF-8, a TOC cannot name it", e.Path, x.Key)
+		}
+		b = append(b, [2]string{`,"xattrs":{`, ","}[min(i, 1)]...)
+		value, _ := json.Marshal(x.Value) // base64
+		b = append(append(appendString(b, x.Key), ':'), value...)
+	}
+	if len(e.Xattrs) > 0 {
+		b = append(b, '}')
+	}
+	return b, nil
+}
+
+// tarDirName is the name of a directory in a tar.
+func tarDirName(p string) string {
+	if p == "" {
+		return "./"
+	}
+	return p + "/"
+}
+
+func appendNumber(b []byte, key string, n int64) []byte {
+	if n == 0 {
+		return b
+	}
+	b = append(append(append(b, ',', '"'), key...), '"', ':')
+	return strconv.AppendInt(b, n, 10)
+}
+
+func appendDigest(b []byte, key string, sum *[32]byte) []byte {
+	b = append(append(append(b, ',', '"'), key...), `":"sha256:`...)
+	return append(hex.AppendEncode(b, sum[:]), '"')
+}
+
+func appendString(b []byte, s string) []byte {
+	special := func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }
+	if strings.IndexFunc(s, special) < 0 {
+		return append(append(append(b, '"'), s...), '"')
+	}
+	quoted, _ := json.Marshal(s)
+	return append(b, quoted...)
 }
