@@ -25,10 +25,19 @@ import (
 	"github.com/convhost/convhost/host/graph"
 	"github.com/convhost/convhost/host/graph/graphtest"
 	"github.com/convhost/convhost/host/transport"
+	"github.com/convhost/convhost/plugins/nydus"
 	"github.com/convhost/convhost/sdk"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv("CONVHOST_PLUGIN") != "" { // a host has started us as a plugin
+		if len(os.Args) > 1 && os.Args[1] == "nydus" {
+			sdk.Main(nydus.New())
+		}
+		sdk.Main(&copier{})
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	copyMedia  = ocispec.MediaTypeImageLayer
