@@ -36,15 +36,15 @@ var graphs = []bad{
 		w.root = w.Nested(20, w.Image(graphtest.Image{Layers: []graphtest.Layer{goodLayer(w.Store)}}))
 		w.fails(abi.ErrLimit, "nested more than 8 deep")
 	}},
-	{"100 000 references: one index with so many entries", func(w *world) {
+	{"100 000 references in one index", func(w *world) {
 		w.root = w.Wide(100_000)
 		w.fails(abi.ErrLimit, short(w.root.Digest), "the limit is 4194304")
 	}},
-	{"100 000 references: one index of 20 000 short entries", func(w *world) {
+	{"20 000 references in one index", func(w *world) {
 		w.root = w.Wide(20_000)
 		w.fails(abi.ErrLimit, short(w.root.Digest), "20000")
 	}},
-	{"100 000 references: 7 indexes, each of which lists the next one 6 times", func(w *world) {
+	{"280 000 references: 7 indexes, each of which lists the next one 6 times", func(w *world) {
 		d := w.Image(graphtest.Image{Layers: []graphtest.Layer{goodLayer(w.Store)}})
 		for range 7 {
 			d = w.Index(d, d, d, d, d, d)
