@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -204,6 +206,27 @@ func TestTargetFails(t *testing.T) {
 		want(t, err, abi.ErrDenied)
 		e.empty(filepath.Join(e.dir, "good"))
 		e.empty(filepath.Join(e.dir, "ro"))
+	})
+	t.Run("a registry that refuses the image", func(t *testing.T) {
+		t.Setenv("DOCKER_CONFIG", t.TempDir()) // nobody's real credentials
+		for method, what := range map[string]string{http.MethodPut: "/manifests/", http.MethodPost: "/blobs/"} {
+			e := newEnv(t, []sdk.Plugin{&copier{}})
+			real := registryHandler(t)
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == method && strings.Contains(r.URL.Path, what) {
+					w.WriteHeader(http.StatusInsufficientStorage)
+					return
+				}
+				real.ServeHTTP(w, r)
+			}))
+			defer srv.Close()
+			_, err := e.Convert(t.Context(), ConvertRequest{Source: e.source(s, root), Targets: []Target{
+				{Format: "copy", Dest: e.ref("good")}, {Format: "copy", Dest: "docker://" + strings.TrimPrefix(srv.URL, "http://") + "/x:y"}}})
+			want(t, err, abi.ErrIO)
+			e.empty(filepath.Join(e.dir, "good"))
+			e.empty(e.work)
+			same(t, "published", e.count(EventPublished), 0)
+		}
 	})
 	t.Run("no working directory", func(t *testing.T) {
 		e := newEnv(t, []sdk.Plugin{&copier{}}, WithWorkDir(filepath.Join(t.TempDir(), "absent")))

@@ -3,6 +3,7 @@ package host
 import (
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
@@ -22,16 +23,19 @@ import (
 
 const demo = "oci:../testdata/demo/image:demo"
 
-// registryHost starts a registry in this process.
+// registryHandler is a registry in this process.
+func registryHandler(t testing.TB) http.Handler {
+	reg := olareg.New(olaconf.Config{Storage: olaconf.ConfigStorage{StoreType: olaconf.StoreMem}, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(func() { reg.Close() })
+	return reg
+}
+
+// registryHost starts a registry and returns its address.
 func registryHost(t testing.TB) string {
 	t.Helper()
-	reg := olareg.New(olaconf.Config{Storage: olaconf.ConfigStorage{StoreType: olaconf.StoreMem}, Log: slog.New(slog.DiscardHandler)})
-	srv := httptest.NewServer(reg)
+	srv := httptest.NewServer(registryHandler(t))
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	t.Cleanup(func() {
-		srv.Close()
-		reg.Close()
-	})
+	t.Cleanup(srv.Close)
 	return strings.TrimPrefix(srv.URL, "http://")
 }
 
