@@ -119,22 +119,36 @@ func matching(all []*graph.Node, sel Selection, one bool) ([]*graph.Node, error)
 			want = append(want, platforms.OnlyStrict(spec))
 		}
 		for i, m := range want {
-			if !slices.ContainsFunc(all, func(n *graph.Node) bool { return n.Platform != nil && m.Match(*n.Platform) }) {
+			if !slices.ContainsFunc(all, func(n *graph.Node) bool { return runsOn(n, m) }) {
 				return nil, abi.Errorf(abi.ErrNotFound, "no image for %s; there are: %s", sel.Platforms[i], platformList(all))
 			}
 		}
 		return slices.DeleteFunc(slices.Clone(all), func(n *graph.Node) bool {
-			return n.Platform == nil || !slices.ContainsFunc(want, func(m platforms.Matcher) bool { return m.Match(*n.Platform) })
+			return !slices.ContainsFunc(want, func(m platforms.Matcher) bool { return runsOn(n, m) })
 		}), nil
 	case one:
-		host := platforms.DefaultStrict()
+		here := platforms.DefaultSpec()
+		if here.OS != "windows" {
+			here.OS, here.OSVersion = "linux", "" // in a virtual machine, where there are no other images
+		}
+		host := platforms.OnlyStrict(here)
 		for _, n := range all {
-			if n.Platform != nil && host.Match(*n.Platform) {
+			if runsOn(n, host) {
 				return []*graph.Node{n}, nil
 			}
 		}
 	}
 	return all, nil
+}
+
+// runsOn matches the platform of an image without the features that formats add to it.
+func runsOn(n *graph.Node, m platforms.Matcher) bool {
+	if n.Platform == nil {
+		return false
+	}
+	p := *n.Platform
+	p.OSFeatures = nil
+	return m.Match(p)
 }
 
 func platformList(nodes []*graph.Node) string {
