@@ -401,3 +401,25 @@ func sameBytes(t *testing.T, path string) {
 		t.Errorf("verify: %+v, %v", res, err)
 	}
 }
+
+// TestDebian converts a real image, which the repository is too small for.
+func TestDebian(t *testing.T) {
+	data := os.Getenv("CONVHOST_TESTDATA")
+	if data == "" {
+		t.Skip("CONVHOST_TESTDATA does not name a folder with images/debian-multi")
+	}
+	in := layout(filepath.Join(data, "images", "debian-multi"))
+	_, l, res := convert(t, newHost(t), "estargz", "oci:"+string(in)+":amd64", nil)
+	ids := diffIDs(t, l, res)
+	for i, got := range res.Manifests[0].Layers {
+		z, err := gzip.NewReader(bytes.NewReader(in.get(t, string(got.Source.Digest))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(z)
+		if err != nil {
+			t.Fatal(err)
+		}
+		judge(t, l, got, ids[i], raw, 4<<20)
+	}
+}
