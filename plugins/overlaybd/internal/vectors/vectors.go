@@ -22,14 +22,14 @@ import (
 type Vector struct {
 	Name   string
 	Format string // name of the codec package
-	Expect string // ok, corrupt, truncated, limit or unsupported
+	Expect string // ok, corrupt, truncated, digest, limit or unsupported
 	Field  string // the field that the error names, if not ok
 	MadeBy string
 	Data   []byte
 }
 
 var classes = map[string]abi.Class{
-	"corrupt": abi.ErrCorrupt, "truncated": abi.ErrTruncated, "limit": abi.ErrLimit, "unsupported": abi.ErrUnsupported,
+	"corrupt": abi.ErrCorrupt, "digest": abi.ErrDigest, "truncated": abi.ErrTruncated, "limit": abi.ErrLimit, "unsupported": abi.ErrUnsupported,
 }
 
 // Load reads all vectors of dir and fails the test when there are none.
@@ -128,7 +128,7 @@ func (v Vector) Check(t testing.TB, err error) {
 func Known(t testing.TB, err error) {
 	t.Helper()
 	switch abi.ClassOf(err) {
-	case abi.ErrCorrupt, abi.ErrTruncated, abi.ErrUnsupported, abi.ErrLimit:
+	case abi.ErrCorrupt, abi.ErrTruncated, abi.ErrDigest, abi.ErrUnsupported, abi.ErrLimit:
 	default:
 		t.Fatalf("class %v: %v", abi.ClassOf(err), err)
 	}
