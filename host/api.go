@@ -18,8 +18,8 @@ type Target struct {
 	Runtime Runtime
 }
 
-// Selection says which images of an index are meant. The zero value is the platform of this machine if the reference
-// names an index, else the one image.
+// Selection says which images of an index are meant. The zero value is all of them; where only one can be meant, as in
+// Unpack, it is the one for this machine.
 type Selection struct {
 	Platforms []string // os/architecture[/variant]
 	All       bool
