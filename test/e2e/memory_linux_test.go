@@ -35,7 +35,7 @@ func (r *run) peak(src, dst string, args ...string) int64 {
 	if err := cmd.Run(); err != nil {
 		r.t.Fatalf("convert %s: %v\n%s", src, err, out.String())
 	}
-	most := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	most := int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
 	r.t.Logf("convert %s: %d MiB, %s", strings.Join(append([]string{filepath.Base(src)}, args...), " "), most>>20, time.Since(start).Round(10*time.Millisecond))
 	return most
 }

@@ -84,7 +84,7 @@ func mountRecords(t testing.TB, root string) []flatten.Record {
 		if rel == "." {
 			rel = ""
 		}
-		r := flatten.Record{Path: rel, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, MtimeSec: st.Mtim.Sec}
+		r := flatten.Record{Path: rel, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, MtimeSec: int64(st.Mtim.Sec)}
 		if r.Xattrs, err = xattrs(name); err != nil {
 			return err
 		}
