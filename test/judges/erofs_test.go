@@ -1,6 +1,7 @@
 package judges
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -207,4 +208,36 @@ func TestFsckErofs(t *testing.T) {
 func help(tool string) string {
 	out, _ := judge.Try("", tool, "--help")
 	return out
+}
+
+// The comparison has teeth: one changed byte of a device, and one changed mode in the bootstrap, are found.
+func TestErofsComparisonFinds(t *testing.T) {
+	h := newHost(t)
+	ref := demo + ":demo"
+	c := convert(t, h, ref, "linux/amd64", nil)
+	want := sourceTree(t, ref, "linux/amd64")
+	x := expand(t, c)
+	device := read(t, x.devices[0])
+	for name, damage := range map[string]func(boot, device []byte){
+		"content": func(_, device []byte) { device[0] ^= 1 },
+		"mode":    func(boot, _ []byte) { boot[rawrafs.RootInode(boot)+4] ^= 1 },
+	} {
+		boot, dev := bytes.Clone(c.boot), bytes.Clone(device)
+		damage(boot, dev)
+		files := []io.ReaderAt{bytes.NewReader(dev)}
+		for _, d := range x.devices[1:] {
+			files = append(files, bytes.NewReader(read(t, d)))
+		}
+		img, err := erofs.Open(bytes.NewReader(boot), erofs.WithExtraDevices(files...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]bool{}
+		for _, d := range flatten.Compare(want.Records(), slices.Values(goErofsRecords(t, img)), flatten.CompareOptions{WholeSeconds: true}) {
+			found[d.Field] = true
+		}
+		if !found[name] {
+			t.Errorf("a damaged %s is not found, only %v", name, found)
+		}
+	}
 }

@@ -188,3 +188,6 @@ func (m *Image) tableOf(i int) map[uint32]place {
 	}
 	return out
 }
+
+// RootInode returns the offset of the root's inode.
+func RootInode(b []byte) int { return Open(b).meta + 32*int(le.Uint16(b[1024+14:])) }
