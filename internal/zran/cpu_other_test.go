@@ -1,0 +1,5 @@
+//go:build !linux
+
+package zran_test
+
+func cpuClock() func() float64 { return func() float64 { return 0 } }
