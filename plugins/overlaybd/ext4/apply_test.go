@@ -8,38 +8,56 @@ import (
 	"github.com/convhost/convhost/plugins/overlaybd/ext4"
 )
 
-// chain applies layers, each on an overlay over the one below, and judges each.
-func chain(t *testing.T, size int64, mk ext4.MkfsOptions, layers ...[]member) *ext4.Overlay {
+// chain makes a file system, applies layers and judges each. dev is nil if a layer was refused, by flatten too.
+func chain(t *testing.T, size int64, mk ext4.MkfsOptions, layers ...[]member) (dev *ext4.Overlay, tree *flatten.Tree) {
 	t.Helper()
-	dev := ext4.NewOverlay(nil, size, nil)
-	tree := flatten.New(flatten.Options{})
+	dev, tree = ext4.NewOverlay(nil, size, nil), flatten.New(flatten.Options{})
 	for i, l := range layers {
-		var ap *ext4.Applier
-		var err error
-		if i == 0 {
-			ap, err = ext4.Format(dev, mk, ext4.Options{})
-		} else {
-			ap, err = ext4.NewApplier(dev, ext4.Options{})
+		if i > 0 {
+			if !next(t, dev, tree, l) {
+				return nil, tree
+			}
+			continue
 		}
+		ap, err := ext4.Format(dev, mk, ext4.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := applyTo(t, ap, tree, l); err != nil {
-			return nil
+			return nil, tree
 		}
-		compare(t, dev, tree)
-		judge(t, dev)
-		if t.Failed() {
-			t.FailNow()
-		}
+		judged(t, dev, tree)
 	}
-	return dev
+	return dev, tree
+}
+
+// next applies one more layer.
+func next(t *testing.T, dev *ext4.Overlay, tree *flatten.Tree, layer []member) bool {
+	t.Helper()
+	ap, err := ext4.NewApplier(dev, ext4.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := applyTo(t, ap, tree, layer); err != nil {
+		return false
+	}
+	judged(t, dev, tree)
+	return true
+}
+
+func judged(t *testing.T, dev *ext4.Overlay, tree *flatten.Tree) {
+	t.Helper()
+	compare(t, dev, tree)
+	judge(t, dev)
+	if t.Failed() {
+		t.FailNow()
+	}
 }
 
 func TestMkfs(t *testing.T) {
 	for _, size := range []int64{4 << 20, 64 << 20, 128 << 20, 129<<20 + 8192, 1 << 30, 64 << 30, 256 << 30} {
 		for _, sums := range []bool{false, true} {
-			dev := chain(t, size, ext4.MkfsOptions{Checksums: sums}, nil, script(t, "a b/ b/c l->"+strings.Repeat("x", 100)))
+			dev, _ := chain(t, size, ext4.MkfsOptions{Checksums: sums}, nil, script(t, "a b/ b/c l->"+strings.Repeat("x", 100)))
 			t.Logf("%d bytes, checksums %v: %d blocks changed", size, sums, dev.Changed())
 		}
 	}

@@ -169,6 +169,9 @@ func (n *inode) setTime(off, extraOff int, sec int64, ns uint32) {
 }
 
 func (n *inode) time(off, extraOff int) (sec int64, ns uint32) {
+	if off >= goodOldIno && n.extra() < off+4-goodOldIno {
+		return 0, 0
+	}
 	sec = int64(int32(u32(n.raw, off)))
 	if n.extra() >= extraOff+4-goodOldIno {
 		x := u32(n.raw, extraOff)

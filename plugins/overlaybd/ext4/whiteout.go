@@ -240,5 +240,8 @@ func (a *Applier) useLostFound() error {
 func isPristine(n *inode) bool {
 	sec, ns := n.time(inMtime, inMtimeX)
 	csec, cns := n.time(inCrtime, inCrtimeX)
+	if n.extra() < inCrtime+4-goodOldIno {
+		csec, cns = sec, ns // small inodes have no such time
+	}
 	return n.num == firstIno && n.isDir() && n.mode()&0o7777 == 0o700 && n.uid() == 0 && n.gid() == 0 && sec == csec && ns == cns
 }

@@ -86,7 +86,7 @@ func damaged(t testing.TB, k int) []byte {
 func sign(b []byte, h Header) {
 	le := binary.LittleEndian
 	first := HeaderSize + int(le.Uint32(b[h.IndexOffset:]))
-	if first <= int(h.IndexOffset) {
+	if first >= HeaderSize+crcSize && first <= int(h.IndexOffset) {
 		le.PutUint32(b[first-crcSize:], rawCRC(blockSeed, b[HeaderSize:first-crcSize]))
 	}
 	trailer := b[len(b)-HeaderSize:]
