@@ -122,8 +122,13 @@ func compare(t testing.TB, dev *ext4.Overlay, tree *flatten.Tree) {
 	}
 }
 
-// dump writes a device into a sparse file.
+// dump writes what changed on a device into a sparse file.
 func dump(t testing.TB, dev *ext4.Overlay) string {
+	t.Helper()
+	return sparse(t, dev, dev.Size(), dev.Changes())
+}
+
+func sparse(t testing.TB, dev io.ReaderAt, size int64, runs []ext4.Run) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "image")
 	f, err := os.Create(name)
@@ -131,16 +136,16 @@ func dump(t testing.TB, dev *ext4.Overlay) string {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(dev.Size()); err != nil {
+	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	buf := make([]byte, ext4.BlockSize)
-	for _, r := range dev.Changes() {
+	buf, zero := make([]byte, ext4.BlockSize), make([]byte, ext4.BlockSize)
+	for _, r := range runs {
 		for b := r.Block; b < r.Block+r.Count; b++ {
 			if _, err := dev.ReadAt(buf, int64(b)*ext4.BlockSize); err != nil {
 				t.Fatal(err)
 			}
-			if bytes.Equal(buf, make([]byte, len(buf))) {
+			if bytes.Equal(buf, zero) {
 				continue
 			}
 			if _, err := f.WriteAt(buf, int64(b)*ext4.BlockSize); err != nil {

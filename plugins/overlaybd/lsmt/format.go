@@ -117,3 +117,8 @@ func appendEntry(b []byte, s Segment) []byte {
 func appendPadding(b []byte) []byte {
 	return appendEntry(b, Segment{Start: maxStart + 1})
 }
+
+// Match tells whether a file that starts with b, at least 24 bytes, is an LSMT file.
+func Match(b []byte) bool {
+	return len(b) >= offMagic1+16 && headerView(b).magic()
+}
