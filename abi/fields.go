@@ -51,11 +51,9 @@ func (m *PartInfo) fields(c *coder) {
 
 func (m *ConvertRequest) fields(c *coder) {
 	c.sub(1, &m.Layer)
-	c.str(2, &m.Platform)
 	c.dict(3, &m.Options)
 	list(c, 4, &m.Parents)
 	list(c, 5, &m.Dicts)
-	c.bytes(6, &m.Config)
 	c.strs(7, &m.Features)
 }
 

@@ -66,14 +66,13 @@ type PartInfo struct {
 	Unknown
 }
 
-// ConvertRequest asks for the artifacts of one layer.
+// ConvertRequest asks for the artifacts of one layer. It holds nothing of the image that the layer is in (platform, config):
+// equal layers are converted once, whichever image comes first. What depends on the image belongs into MergeLayers.
 type ConvertRequest struct {
 	Layer    LayerInfo
-	Platform string // os/architecture[/variant]
 	Options  map[string]string
 	Parents  []PartInfo // artifacts of lower layers, lowest first; only for chained formats
 	Dicts    []PartInfo
-	Config   []byte   // image config, JSON
 	Features []string // what this host can do
 	Unknown
 }

@@ -91,6 +91,9 @@ func New(opts ...Option) (*Host, error) {
 	if c.jobs == 0 {
 		c.jobs = runtime.GOMAXPROCS(0)
 	}
+	if c.transport.TempDir == "" {
+		c.transport.TempDir = c.workDir
+	}
 	h := &Host{cfg: c, pool: accel.NewPool(c.jobs, c.memory)}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	h.plugins = newRegistry(&h.cfg)

@@ -102,7 +102,7 @@ func (l *liar) Call(_ context.Context, req *abi.CallRequest) (*abi.CallResponse,
 			return &abi.CallResponse{Failed: true, Error: a.Error}, nil
 		}
 	case "index":
-		if a, _ := l.ask(req.ID, &abi.DataFrame{Kind: abi.DataOpenSink, Index: 1 << 40}); a.Failed {
+		if a, _ := l.ask(req.ID, &abi.DataFrame{Kind: abi.DataOpenSink, Index: 1 << 30}); a.Failed {
 			return &abi.CallResponse{Failed: true, Error: a.Error}, nil
 		}
 	case "other":

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"strings"
@@ -48,7 +49,7 @@ func TestRefused(t *testing.T) {
 		{"a billion segments", mod{extra: section(11, []byte{0xff, 0xff, 0xff, 0xff, 3})}.bytes(), abi.ErrLimit, "data segments"},
 		{"a bomb", mod{call: bomb(2000, 2000)}.bytes(), abi.ErrLimit, "nesting of loops"},
 		{"a flat bomb", mod{call: join([]byte{1}, leb(2000), []byte{0x7e}, []byte(strings.Repeat("\x03\x40\x0b", 2000)), []byte{0x41, 0})}.bytes(), abi.ErrLimit, "complexity"},
-		{"too many locals", mod{call: join([]byte{1}, leb(1<<31), []byte{0x7e, 0x41, 0})}.bytes(), abi.ErrLimit, "locals"},
+		{"too many locals", mod{call: join([]byte{1}, binary.AppendUvarint(nil, 1<<31), []byte{0x7e, 0x41, 0})}.bytes(), abi.ErrLimit, "locals"},
 		{"too large", make([]byte, 64<<20+1), abi.ErrLimit, "size"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -52,7 +52,7 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 		cfg.MemoryLimit = defaultMemory
 	}
 	if cfg.MemoryLimit < pageSize || cfg.MemoryLimit > maxMemory {
-		return nil, abi.Errorf(abi.ErrInvalid, "memory limit of plugins is %d bytes, want %d to %d", cfg.MemoryLimit, pageSize, maxMemory)
+		return nil, abi.Errorf(abi.ErrInvalid, "memory limit of plugins is %d bytes, want %d to %d", cfg.MemoryLimit, int64(pageSize), int64(maxMemory))
 	}
 	cfg.MemoryLimit = min(cfg.MemoryLimit&^(pageSize-1), maxMemory-pageSize)
 	if cfg.Timeout == 0 {

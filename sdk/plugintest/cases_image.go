@@ -98,7 +98,7 @@ func (k *kit) convertImage(layers []*source) ([]artifact, error) {
 	var parts, stack []artifact
 	for i, s := range layers {
 		info := k.layerInfo(s)
-		conv := &abi.ConvertRequest{Layer: info, Platform: req.Platform, Options: k.cfg.Options, Features: req.Features}
+		conv := &abi.ConvertRequest{Layer: info, Options: k.cfg.Options, Features: req.Features}
 		grants := session.Config{Layer: layerGrant(s), Input: k.desc.Input}
 		if k.desc.Chained {
 			conv.Layer.Index, conv.Layer.Count, conv.Layer.ChainID = i, len(layers), ""

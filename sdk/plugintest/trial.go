@@ -171,7 +171,7 @@ func (k *kit) convert(ctx context.Context, how conditions, s *source, grant *ses
 	if options == nil {
 		options = k.cfg.Options
 	}
-	req := &abi.ConvertRequest{Layer: k.layerInfo(s), Platform: "linux/amd64", Options: options, Features: abi.Features()}
+	req := &abi.ConvertRequest{Layer: k.layerInfo(s), Options: options, Features: abi.Features()}
 	return k.run(ctx, how, abi.OpConvertLayer, req, session.Config{Layer: grant, Input: k.desc.Input}, outs)
 }
 

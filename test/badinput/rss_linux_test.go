@@ -13,5 +13,5 @@ func peakMemory(p *os.ProcessState) int64 {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) != nil || peak <= own.Maxrss {
 		return 0
 	}
-	return peak << 10
+	return int64(peak) << 10
 }
