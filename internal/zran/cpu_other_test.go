@@ -2,4 +2,10 @@
 
 package zran_test
 
-func cpuClock() func() float64 { return func() float64 { return 0 } }
+import "time"
+
+// cpuClock returns a function that returns the seconds since.
+func cpuClock() func() float64 {
+	start := time.Now()
+	return func() float64 { return time.Since(start).Seconds() }
+}

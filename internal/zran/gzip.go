@@ -181,7 +181,8 @@ func (r *Reader) trailer() {
 	}
 	sum, size := binary.LittleEndian.Uint32(b[:]), binary.LittleEndian.Uint32(b[4:])
 	if out := uint32(r.outBase + int64(r.op) - r.memStart); !r.partial && (sum != r.crc || size != out) {
-		r.corrupt("trailer", fmt.Sprintf("CRC-32 %08x, length %d", sum, size), fmt.Sprintf("%08x, %d", r.crc, out))
+		r.corrupt("trailer", fmt.Sprintf("CRC-32 %08x and length %d", sum, size),
+			fmt.Sprintf("%08x and %d, those of what came out", r.crc, out))
 		return
 	}
 	r.state = atMember

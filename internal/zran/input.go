@@ -118,9 +118,12 @@ func (r *Reader) bits(k uint) (uint, bool) {
 }
 
 func (r *Reader) truncated() {
-	field := map[state]string{atMember: "member header", atTrailer: "trailer"}[r.state]
-	if field == "" {
-		field = "deflate data"
+	field := "member"
+	switch {
+	case r.opt.Format == Deflate:
+		field = "stream"
+	case r.state == atMember:
+		field = "member header"
 	}
 	r.err = &abi.FormatError{Class: abi.ErrTruncated, Format: r.opt.Format.String(), Off: r.base + int64(r.end), Field: field, Got: "cut",
 		Want: "its end"}

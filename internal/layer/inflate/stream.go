@@ -92,7 +92,7 @@ func Open(ctx context.Context, stored io.Reader, opt Options) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{opt: opt, in: &input{bufio.NewReaderSize(v, 64<<10), v}}
+	s := &Stream{opt: opt, in: &input{Reader: bufio.NewReaderSize(v, 64<<10), v: v}}
 	if err := s.sniff(); err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (s *Stream) sniff() error {
 	}
 	switch s.codec {
 	case Gzip:
-		s.dec = &gzipReader{in: s.in}
+		s.dec = s.in.gunzip()
 	case Zstd:
 		s.dec, err = newZstd(s.in, s.opt.Limits.Window)
 		return err
