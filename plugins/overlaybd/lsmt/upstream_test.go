@@ -71,6 +71,10 @@ func TestUpstream(t *testing.T) {
 		if errs, notes := Check(f, f.Size(), Options{}); len(errs)+len(notes) > 0 {
 			t.Error(name, errs, notes)
 		}
+		start := make([]byte, 24)
+		if _, err := f.ReadAt(start, 0); err != nil || !Match(start) || Match(start[:23]) || zfile.Match(start) {
+			t.Errorf("%s: starts with %x, %v", name, start, err)
+		}
 		l := openUpstream(t, name, Options{})
 		h := l.Header()
 		if h.VirtualSize != 64<<30 || h.Flags != 7 || l.Trailer().Flags != 6 {

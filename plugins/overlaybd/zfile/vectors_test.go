@@ -126,3 +126,39 @@ func TestVectors(t *testing.T) {
 		}
 	}
 }
+
+// Deviations that readers ignore are told, and stop nobody.
+func TestNotes(t *testing.T) {
+	const trailer = -HeaderSize
+	for _, c := range []struct {
+		field string
+		at    int // from the end if negative
+		value []byte
+	}{
+		{"header.size", offSize, []byte{95}},
+		{"header.flags", offFlags + 5, []byte{1}},
+		{"header reserved bytes", offLevel, []byte{3}},
+		{"header reserved bytes", 511, []byte{1}},
+		{"trailer.digest", trailer + offDigest, []byte{1, 2, 3}},
+		{"trailer.magic", trailer, []byte{0}},
+		{"trailer", trailer + offLength, []byte{1}},
+	} {
+		b, h := goodForVectors(t, LZ4)
+		copy(b, encodeHeader(Header{Flags: flagHeader | flagData | flagComplete | flagDigest, IndexOffset: h.IndexOffset, Blocks: h.Blocks, Length: h.Length, IndexCRC: h.IndexCRC}, Config{BlockSize: 4096, Algorithm: LZ4}))
+		at := c.at
+		if at < 0 {
+			at += len(b)
+		}
+		copy(b[at:], c.value)
+		binary.LittleEndian.PutUint32(b[offDigest:], headerView(b).sum())
+		if c.field == "trailer" {
+			binary.LittleEndian.PutUint32(b[len(b)+trailer+offDigest:], headerView(b[len(b)+trailer:]).sum())
+		}
+		errs, notes := Check(bytes.NewReader(b), int64(len(b)), Options{})
+		if len(errs) != 0 || len(notes) != 1 {
+			t.Errorf("%s: %v, %v", c.field, errs, notes)
+			continue
+		}
+		vectors.Vector{Name: c.field, Expect: "corrupt", Field: c.field}.Check(t, notes[0])
+	}
+}
