@@ -18,6 +18,9 @@ func TestConformance(t *testing.T) {
 // TestSandbox builds the module, holds it against the contract, and converts the repository's own image with it: the
 // converted image is an ordinary one, so verify needs no plugin to compare it with its source.
 func TestSandbox(t *testing.T) {
+	if raceDetector {
+		t.Skip("with -race compiling a module takes minutes; package host/wasm has its own tests for it")
+	}
 	module := filepath.Join(t.TempDir(), "recompress.wasm")
 	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", module, ".")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")

@@ -67,7 +67,7 @@ func noise(seed uint64, n int) []byte {
 }
 
 // layerSet returns the layers that every plugin has to convert. Nobody changes them.
-var layerSet = sync.OnceValue(func() []source { return makeLayerSet(12 << 20) })
+var layerSet = sync.OnceValue(func() []source { return makeLayerSet(setBytes) })
 
 func makeLayerSet(text int) []source {
 	small := []member{}

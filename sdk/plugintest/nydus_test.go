@@ -19,6 +19,9 @@ func TestNydusInProcess(t *testing.T) {
 }
 
 func TestNydusWasm(t *testing.T) {
+	if raceDetector {
+		t.Skip("with -race compiling a module takes minutes; package host/wasm has its own tests for it")
+	}
 	module := filepath.Join(t.TempDir(), "nydus.wasm")
 	build(t, module, "GOOS=wasip1", "GOARCH=wasm")
 	plugintest.Run(t, plugintest.Config{Open: plugintest.Wasm(module), BadOptions: nydusBad})

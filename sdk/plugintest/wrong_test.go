@@ -16,7 +16,7 @@ import (
 	"github.com/convhost/convhost/sdk"
 )
 
-var smallSet = sync.OnceValue(func() []source { return makeLayerSet(1 << 20) })
+var smallSet = sync.OnceValue(func() []source { return makeLayerSet(512 << 10) })
 
 // failures tells which cases a plugin fails.
 func failures(t *testing.T, cfg Config) map[string]error {
