@@ -89,8 +89,10 @@ func (r *report) checkBlob(c *sdk.Check, part int, merged *rafs6.Tree) error {
 		r.add(err)
 		return stop(err)
 	}
-	for _, e := range rafs6.Check(boot) {
-		r.add(e)
+	if boot != nil { // else it stands apart
+		for _, e := range rafs6.Check(boot) {
+			r.add(e)
+		}
 	}
 	array, header, err := b.meta()
 	if err != nil {
