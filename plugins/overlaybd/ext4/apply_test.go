@@ -48,6 +48,9 @@ func next(t *testing.T, dev *ext4.Overlay, tree *flatten.Tree, layer []member) b
 func judged(t *testing.T, dev *ext4.Overlay, tree *flatten.Tree) {
 	t.Helper()
 	compare(t, dev, tree)
+	for _, err := range ext4.Check(dev, dev.Size()) {
+		t.Errorf("check: %v", err)
+	}
 	judge(t, dev)
 	if t.Failed() {
 		t.FailNow()
