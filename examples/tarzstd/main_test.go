@@ -21,7 +21,7 @@ func TestSandbox(t *testing.T) {
 	if raceDetector {
 		t.Skip("with -race compiling a module takes minutes; package host/wasm has its own tests for it")
 	}
-	module := filepath.Join(t.TempDir(), "recompress.wasm")
+	module := filepath.Join(t.TempDir(), "tarzstd.wasm")
 	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-o", module, ".")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {
