@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 
@@ -170,6 +171,9 @@ func (h *Host) check(ctx context.Context, s *source, n *graph.Node, req CheckReq
 	answer, err := p.run.run(ctx, abi.OpCheck, abi.Marshal(&q), session.Config{
 		Pool: h.pool, Parts: v.grants, Limits: h.sessionLimits(), Log: h.cfg.log,
 	})
+	if errors.Is(err, abi.ErrCorrupt) { // a body that cannot be decoded ends the operation: it is what a check looks for
+		return &CheckResult{Format: p.info.Name, Manifest: n.Desc, Platform: platformOf(n), Problems: []abi.ErrorDetail{abi.DetailOf(err)}}, nil
+	}
 	if err != nil {
 		return nil, fail(err)
 	}
