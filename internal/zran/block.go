@@ -67,14 +67,14 @@ func (r *Reader) storedHeader() {
 
 // stored copies what the block holds.
 func (r *Reader) stored() {
-	for r.left > 0 && r.n >= 8 && r.op < len(r.win) {
+	for r.left > 0 && r.n >= 8 && r.op < winArray {
 		r.win[r.op] = byte(r.b)
 		r.drop(8)
 		r.op++
 		r.left--
 	}
 	if r.n == 0 {
-		n := copy(r.win[r.op:], r.buf[r.pos:min(r.end, r.pos+r.left)])
+		n := copy(r.win[r.op:winArray], r.buf[r.pos:min(r.end, r.pos+r.left)])
 		r.op += n
 		r.pos += n
 		r.left -= n
@@ -82,7 +82,7 @@ func (r *Reader) stored() {
 	switch {
 	case r.left == 0:
 		r.endBlock()
-	case r.op < len(r.win):
+	case r.op < winArray:
 		r.starved = true
 	}
 }

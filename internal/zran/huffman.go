@@ -5,7 +5,7 @@ func (r *Reader) huffman() {
 	for r.op <= roomLimit && r.err == nil && r.state == inHuffman {
 		if r.end-r.pos >= fastInput {
 			r.fast()
-			if r.op > roomLimit {
+			if r.op > roomLimit || r.err != nil {
 				return
 			}
 		}
@@ -30,7 +30,7 @@ func (r *Reader) symbol() {
 		r.starved = true
 		return
 	case e&isInvalid != 0:
-		r.bad(code, "literal or length", "no code", "a symbol")
+		r.bad(code, noLiteral)
 		return
 	case e&isLiteral != 0:
 		r.win[r.op] = byte(e >> 16)
@@ -58,7 +58,7 @@ func (r *Reader) symbol() {
 		r.starved = true
 		return
 	case e&isInvalid != 0:
-		r.bad(used+code, "distance", "no code", "a symbol")
+		r.bad(used+code, noDistance)
 		return
 	case more > n:
 		r.starved = true
@@ -66,7 +66,7 @@ func (r *Reader) symbol() {
 	}
 	dist := int(e>>16 + uint32(b&(1<<more-1)>>code))
 	if dist > r.op-r.hist || dist > maxDist {
-		r.bad(used+more, "distance", "beyond the beginning", "at most what came out")
+		r.bad(used+more, farDistance)
 		return
 	}
 	r.drop(used + more)
@@ -76,13 +76,22 @@ func (r *Reader) symbol() {
 	}
 }
 
+// fault is what can be wrong with a symbol: field, value and rule.
+type fault [3]string
+
+var (
+	noLiteral   = fault{"literal or length", "no code", "a symbol"}
+	noDistance  = fault{"distance", "no code", "a symbol"}
+	farDistance = fault{"distance", "beyond the beginning", "at most what came out"}
+)
+
 // bad reports a symbol whose last bit is the used-th of the bit buffer. If the input ends so early that an end of block
 // could not come any more, that is what is wrong.
-func (r *Reader) bad(used uint, field, got, want string) {
+func (r *Reader) bad(used uint, f fault) {
 	if r.n < r.minLit {
 		r.starved = true
 		return
 	}
 	r.drop(used)
-	r.corrupt(field, got, want)
+	r.corrupt(f[0], f[1], f[2])
 }

@@ -48,10 +48,11 @@ type Options struct {
 }
 
 const (
-	maxDist   = 32 << 10          // how far a distance reaches
-	winBytes  = maxDist + 256<<10 // history and output
-	winSlack  = 512               // what one round of the fast loop may write beyond roomLimit, and more than a match
-	roomLimit = winBytes - winSlack
+	maxDist   = 32 << 10      // how far a distance reaches
+	winArray  = 256 << 10     // history and output
+	winBytes  = winArray + 16 // so that pieces of 16 fit anywhere
+	winSlack  = 512           // what one round of the fast loop may write beyond roomLimit, and more than a match
+	roomLimit = winArray - winSlack
 	lowInput  = 320 // a dynamic block's header fits
 )
 
