@@ -11,7 +11,8 @@ const (
 // fast decodes while there are fastInput bytes of input and room up to roomLimit. It stops before the end of the block and
 // before codes that mean nothing: symbol decides about them.
 //
-// A round begins with 56 bits or more. It takes up to three literals of the first level (33 bits), or up to two and a
+// e is always the entry of what comes next, looked up before the buffer is filled so that it does not wait for that. A round
+// then has 56 bits or more. It takes up to three literals of the first level (33 bits), or up to two and a
 // match: length 20 bits, then the buffer is filled again, distance 28. At most 3+258 bytes come out; copying in pieces of 16
 // writes up to 15 more, which the following output overwrites: winSlack has room.
 func (r *Reader) fast() {
@@ -19,11 +20,14 @@ func (r *Reader) fast() {
 	out, op, hist := (*[winArray + 16]byte)(r.win), uint(r.op), uint(r.hist)
 	lit, dists := r.hl, r.hd
 	last := uint(r.end) - fastInput
+	b |= binary.LittleEndian.Uint64(in[pos&inMask:pos&inMask+8]) << (n & 63)
+	pos += (63 - n) >> 3
+	n |= 56
+	e := lit[b&(1<<litBits-1)]
 	for pos <= last && op <= roomLimit {
 		b |= binary.LittleEndian.Uint64(in[pos&inMask:pos&inMask+8]) << (n & 63)
 		pos += (63 - n) >> 3
 		n |= 56
-		e := lit[b&(1<<litBits-1)]
 		if int32(e) < 0 {
 			b >>= e & 63
 			n -= uint(e & 63)
@@ -41,6 +45,7 @@ func (r *Reader) fast() {
 					n -= uint(e & 63)
 					out[op&winMask] = byte(e >> 16)
 					op++
+					e = lit[b&(1<<litBits-1)]
 					continue
 				}
 			}
@@ -55,6 +60,7 @@ func (r *Reader) fast() {
 				n -= uint(e & 63)
 				out[op&winMask] = byte(e >> 16)
 				op++
+				e = lit[b&(1<<litBits-1)]
 				continue
 			}
 			if e&isSpecial != 0 {
@@ -87,6 +93,7 @@ func (r *Reader) fast() {
 			r.bad(0, farDistance)
 			return
 		}
+		e = lit[b&(1<<litBits-1)]
 		src, end := op-dist, op+length
 		switch {
 		case dist >= 16:
