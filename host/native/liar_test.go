@@ -167,7 +167,7 @@ func TestLies(t *testing.T) {
 				{"keep", abi.ErrPlugin, "keeps its pipe open"},
 				{"truth", 0, ""},
 				{"twice", abi.ErrPlugin, "opened twice"},
-				{"index", abi.ErrLimit, "output 1099511627776"},
+				{"index", abi.ErrLimit, "output 1073741824"},
 				{"other", abi.ErrPlugin, "does not run"},
 				{"ungranted", abi.ErrDenied, "not granted"},
 				{"kind", abi.ErrUnsupported, "unknown kind 99"},
