@@ -136,7 +136,8 @@ type rewriter struct {
 }
 
 // convertAll calls convert for the selected manifests, opts.Parallel at a time. Of several errors the first in
-// document order counts that was not caused by the cancellation.
+// document order counts that was not caused by the cancellation. It comes back as convert made it: who converts a
+// manifest says which.
 func (r *rewriter) convertAll(ctx context.Context, convert ConvertFunc) error {
 	n := r.opts.Parallel
 	if n <= 0 {
@@ -156,7 +157,6 @@ func (r *rewriter) convertAll(ctx context.Context, convert ConvertFunc) error {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			if results[i], errs[i] = guard(cctx, convert, m); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", m.Path(), errs[i])
 				cancel()
 			}
 		})
@@ -179,7 +179,7 @@ func (r *rewriter) convertAll(ctx context.Context, convert ConvertFunc) error {
 func guard(ctx context.Context, convert ConvertFunc, m *Node) (c *Conversion, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c, err = nil, abi.Errorf(abi.ErrInternal, "conversion panicked: %v\n%s", p, debug.Stack())
+			c, err = nil, abi.Errorf(abi.ErrInternal, "%s: conversion panicked: %v\n%s", m.Path(), p, debug.Stack())
 		}
 	}()
 	return convert(ctx, m)
