@@ -38,5 +38,5 @@
 //
 // # Memory
 //
-// About 400 KiB a Reader, whatever the input says. A Reader is used from one goroutine.
+// About 350 KiB a Reader, whatever the input says. A Reader is used from one goroutine.
 package zran

@@ -15,6 +15,8 @@ const (
 // then has 56 bits or more. It takes up to three literals of the first level (33 bits), or up to two and a
 // match: length 20 bits, then the buffer is filled again, distance 28. At most 3+258 bytes come out; copying in pieces of 16
 // writes up to 15 more, which the following output overwrites: winSlack has room.
+//
+// It is one long function because a call moves what is in registers to memory and back.
 func (r *Reader) fast() {
 	in, pos, b, n := (*[headroom + inBytes]byte)(r.buf), uint(r.pos), r.b, r.n
 	out, op, hist := (*[winArray + 16]byte)(r.win), uint(r.op), uint(r.hist)
@@ -67,7 +69,7 @@ func (r *Reader) fast() {
 				break
 			}
 		}
-		// 34 bits or more are there: 20 for the length, 14 for the distance's first level
+		// 34 bits or more are there: 20 for the length, 14 to look up the distance's first level; then 28 for the distance
 		length := uint(e>>16 + uint32(b&(1<<(e&63)-1)>>(e>>8&15)))
 		b >>= e & 63
 		n -= uint(e & 63)

@@ -3,6 +3,7 @@ package zran_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/convhost/convhost/abi"
@@ -149,6 +150,27 @@ func TestFlips(t *testing.T) {
 					compare(t, ours(b, zran.Options{Format: zran.Deflate}), stdFlate(b))
 					b[i] ^= x
 				}
+			}
+		}
+	}
+}
+
+// Likewise in the middle of long streams, where the fast loop meets the fault.
+func TestFlipsLong(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	for name, raw := range texts(100_000) {
+		if len(raw) < 100 {
+			continue
+		}
+		for _, level := range levels {
+			b := deflated(raw, level)
+			for range 12 {
+				i, x := rnd.IntN(len(b)), byte(1+rnd.IntN(255))
+				b[i] ^= x
+				t.Run(fmt.Sprint(name, "/", level, "/", i), func(t *testing.T) {
+					compare(t, ours(b, zran.Options{Format: zran.Deflate}), stdFlate(b))
+				})
+				b[i] ^= x
 			}
 		}
 	}

@@ -24,6 +24,6 @@
 // # Concurrency and memory
 //
 // One goroutine decompresses into a few recycled buffers (4 of 256 KiB), so that it overlaps with the consumer. It ends
-// at the end of the input, on error, when ctx ends, and on Close. Gzip, which internal/zran decompresses, needs 400 KiB on
+// at the end of the input, on error, when ctx ends, and on Close. Gzip, which internal/zran decompresses, needs 350 KiB on
 // top, zstd its window, at most 128 MiB.
 package inflate
