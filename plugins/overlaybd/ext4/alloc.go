@@ -117,6 +117,9 @@ func (a *allocator) find(from uint64, want uint32) (start uint64, n uint32, err 
 // take marks free blocks as used.
 func (a *allocator) take(start uint64, n uint32) error {
 	g := uint32(start / groupBlocks)
+	if free := a.count(g, gdFreeBlocks, gdFreeBlocksHi); free < n || a.freeBlocks() < uint64(n) {
+		return bad(BlockSize+int64(g)*int64(a.descSize)+gdFreeBlocks, fmt.Sprintf("free blocks of group %d", g), free, "as many as the bitmap has")
+	}
 	p, err := a.blockBitmap(g, true)
 	if err != nil {
 		return err
@@ -177,6 +180,9 @@ func (a *allocator) allocMeta() (uint64, error) {
 func (a *allocator) freeRun(start, n uint64) error {
 	if start == 0 || start >= a.blockCount || n > a.blockCount-start {
 		return bad(-1, "blocks to be freed", fmt.Sprintf("%d+%d", start, n), "blocks of the device")
+	}
+	if a.isFixed(start, n) {
+		return bad(int64(start)*BlockSize, "blocks to be freed", fmt.Sprintf("%d+%d", start, n), "not those of the file system itself")
 	}
 	for n > 0 {
 		g, bit := uint32(start/groupBlocks), uint32(start%groupBlocks)

@@ -1,8 +1,11 @@
 package ext4
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
+	"slices"
+	"sort"
 )
 
 // Bitmaps are little endian: bit i of a group is bit i%8 of byte i/8.
@@ -69,17 +72,39 @@ func (v *volume) initBitmap(p []byte, g uint32) {
 		setBits(p, 0, uint32(min(1+v.gdtBlocks()+uint64(u16(v.sb, sbReservedGDT)), uint64(size))))
 	}
 	first := uint64(g) * groupBlocks
-	mark := func(b, n uint64) {
-		if b+n > first && b < first+uint64(size) {
-			setBits(p, uint32(max(b, first)-first), uint32(min(b+n-first, uint64(size))))
+	runs := v.fixedRuns()
+	end := first + uint64(size)
+	i := sort.Search(len(runs), func(i int) bool { return runs[i].Block+groupBlocks > first }) // no run is longer than a group
+	for ; i < len(runs) && runs[i].Block < end; i++ {
+		if b, n := runs[i].Block, runs[i].Count; b+n > first {
+			setBits(p, uint32(max(b, first)-first), uint32(min(b+n, end)-first))
 		}
 	}
-	for i := range v.groups {
-		mark(v.descBlock(i, gdBlockBitmap), 1)
-		mark(v.descBlock(i, gdInodeBitmap), 1)
-		mark(v.descBlock(i, gdInodeTable), uint64(v.tableBlocks()))
-	}
 	setBits(p, size, groupBlocks)
+}
+
+// fixedRuns returns the bitmaps and tables of all groups in ascending order.
+func (v *volume) fixedRuns() []Run {
+	if v.fixed == nil {
+		for g := range v.groups {
+			v.fixed = append(v.fixed, Run{v.descBlock(g, gdBlockBitmap), 1}, Run{v.descBlock(g, gdInodeBitmap), 1},
+				Run{v.descBlock(g, gdInodeTable), uint64(v.tableBlocks())})
+		}
+		slices.SortFunc(v.fixed, func(a, b Run) int { return cmp.Compare(a.Block, b.Block) })
+	}
+	return v.fixed
+}
+
+// isFixed tells whether any of the blocks belongs to the file system itself.
+func (v *volume) isFixed(start, n uint64) bool {
+	runs := v.fixedRuns()
+	i := sort.Search(len(runs), func(i int) bool { return runs[i].Block+groupBlocks > start })
+	for ; i < len(runs) && runs[i].Block < start+n; i++ {
+		if runs[i].Block+runs[i].Count > start {
+			return true
+		}
+	}
+	return start <= v.gdtBlocks()
 }
 
 func (v *volume) uninit(g, flag uint32) bool {

@@ -218,8 +218,9 @@ func (v *volume) lookupIn(n *inode, m *extentMap, log uint32, name string) (foun
 		if string(s) != name {
 			return true
 		}
-		d.name = name
-		found = &d
+		hit := d // a copy, so that d needs no memory of its own
+		hit.name = name
+		found = &hit
 		return false
 	})
 	return found, err

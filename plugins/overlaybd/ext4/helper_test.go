@@ -187,3 +187,7 @@ func missing(t testing.TB, tool string) {
 	}
 	t.Logf("%s is not installed: not held against it", tool)
 }
+
+func smallFile(i int, body string) member {
+	return member{Entry: abi.Entry{Kind: abi.KindRegular, Path: fmt.Sprintf("usr/share/dir%d/file%d", i/100, i), Mode: 0o644, Size: int64(len(body))}, body: body}
+}

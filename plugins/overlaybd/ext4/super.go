@@ -36,6 +36,7 @@ type volume struct {
 	freeSlots []int64
 
 	extents map[uint32]*extentMap // of directories in use
+	fixed   []Run                 // see fixedRuns
 }
 
 const defaultBudget = 12 << 10 // blocks: 48 MiB
