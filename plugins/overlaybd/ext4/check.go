@@ -186,7 +186,7 @@ func (c *checker) reserved(ino uint32) {
 		c.add(err)
 		return
 	}
-	if n.links() == 0 || n.mode() == 0 && ino != 1 {
+	if ino != 1 && (n.links() == 0 || n.mode() == 0) { // inode 1 holds bad blocks and has no mode
 		return
 	}
 	m, err := c.mapping(n)
@@ -209,7 +209,7 @@ func (c *checker) reserved(ino uint32) {
 // content checks what an inode holds: mapping, attributes, count of sectors.
 func (c *checker) content(n *inode) {
 	blocks := uint64(0)
-	if _, err := c.xattrs(n); err != nil {
+	if err := c.attributes(n); err != nil {
 		c.add(err)
 	} else if b := n.acl(); b != 0 {
 		if blocks++; c.shared[b] == 0 {
@@ -244,6 +244,27 @@ func (c *checker) content(n *inode) {
 	}
 }
 
+// attributes checks that the extended attributes of n can be read, and their hashes.
+func (c *checker) attributes(n *inode) error {
+	if _, err := c.xattrs(n); err != nil {
+		return err
+	}
+	list, err := c.attrs(n)
+	for i := range list {
+		if x := &list[i]; x.sum != x.hash() && x.sum != x.hashAs(true) && x.sum != 0 {
+			c.add(bad(c.inodeOff(n.num), fmt.Sprintf("hash of attribute %q of inode %d", joinKey(x.index, x.name), n.num), fmt.Sprintf("0x%08x", x.sum), fmt.Sprintf("0x%08x", x.hash())))
+		}
+	}
+	return err
+}
+
+// padding checks the bits behind those that mean something.
+func (c *checker) padding(p []byte, from uint32, off int64) {
+	if i := nextBit(p, from, groupBlocks, false); i < groupBlocks {
+		c.add(bad(off+int64(i/8), "padding of a bitmap", "clear", "all bits set"))
+	}
+}
+
 // group compares the bitmaps and counters of a group with what was found.
 func (c *checker) group(g uint32) {
 	if err := c.trim(); err != nil {
@@ -256,6 +277,7 @@ func (c *checker) group(g uint32) {
 		return
 	}
 	free := c.compare(p, c.used[g], c.groupSize(g), func(i uint32) string { return fmt.Sprintf("block %d", uint64(g)*groupBlocks+uint64(i)) }, int64(c.descBlock(g, gdBlockBitmap))*BlockSize)
+	c.padding(p, c.groupSize(g), int64(c.descBlock(g, gdBlockBitmap))*BlockSize)
 	if n := c.count(g, gdFreeBlocks, gdFreeBlocksHi); n != free {
 		c.add(bad(BlockSize+int64(g)*int64(c.descSize), fmt.Sprintf("free blocks of group %d", g), n, fmt.Sprint(free)))
 	}
@@ -265,6 +287,7 @@ func (c *checker) group(g uint32) {
 		return
 	}
 	ifree := c.compare(p, c.seen[g], c.inodesPerGroup, func(i uint32) string { return inoName(g*c.inodesPerGroup + i + 1) }, int64(c.descBlock(g, gdInodeBitmap))*BlockSize)
+	c.padding(p, c.inodesPerGroup, int64(c.descBlock(g, gdInodeBitmap))*BlockSize)
 	if n := c.count(g, gdFreeInodes, gdFreeInodesHi); n != ifree {
 		c.add(bad(BlockSize+int64(g)*int64(c.descSize), fmt.Sprintf("free inodes of group %d", g), n, fmt.Sprint(ifree)))
 	}

@@ -161,22 +161,27 @@ func (v *volume) readLink(n *inode) (string, error) {
 	if size == 0 || size > maxLink {
 		return "", bad(v.inodeOff(n.num)+inSizeLo, "length of symbolic link "+inoName(n.num), size, fmt.Sprintf("1 to %d", maxLink))
 	}
-	if !hasBlocks(n) {
-		return string(n.raw[inBlock : inBlock+int(size)]), nil
+	p := n.raw[inBlock : inBlock+inBlockSize]
+	if hasBlocks(n) {
+		m, err := v.mapping(n)
+		if err != nil {
+			return "", err
+		}
+		phys, _ := m.find(0)
+		if phys == 0 {
+			return "", bad(v.inodeOff(n.num)+inBlock, "symbolic link "+inoName(n.num), "without a block", "one")
+		}
+		b, err := v.get(phys)
+		if err != nil {
+			return "", err
+		}
+		p = b.data
 	}
-	m, err := v.mapping(n)
-	if err != nil {
-		return "", err
+	to := string(p[:size])
+	if strings.IndexByte(to, 0) >= 0 {
+		return "", bad(v.inodeOff(n.num), "target of symbolic link "+inoName(n.num), fmt.Sprintf("%.40q", to), "without NUL")
 	}
-	phys, _ := m.find(0)
-	if phys == 0 {
-		return "", bad(v.inodeOff(n.num)+inBlock, "symbolic link "+inoName(n.num), "without a block", "one")
-	}
-	b, err := v.get(phys)
-	if err != nil {
-		return "", err
-	}
-	return string(b.data[:size]), nil
+	return to, nil
 }
 
 // target finds the file that a hard link names.

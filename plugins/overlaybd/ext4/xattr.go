@@ -52,13 +52,17 @@ type attr struct {
 	index uint8
 	name  string
 	value []byte
+	sum   uint32 // the hash that was read
 }
 
 func (x *attr) size() int { return (xattrEntry+len(x.name)+3)&^3 + (len(x.value)+3)&^3 }
 
-func (x *attr) hash() (h uint32) {
+func (x *attr) hash() uint32 { return x.hashAs(false) }
+
+// hashAs counts the characters of the name as signed or unsigned: both are found in the field.
+func (x *attr) hashAs(signed bool) (h uint32) {
 	for i := range len(x.name) {
-		h = h<<5 ^ h>>27 ^ uint32(x.name[i])
+		h = h<<5 ^ h>>27 ^ char(x.name[i], signed)
 	}
 	for v := x.value; len(v) > 0; {
 		var w [4]byte

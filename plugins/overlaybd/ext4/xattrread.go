@@ -54,7 +54,7 @@ func parseAttrs(out []attr, p []byte, at int, off int64) ([]attr, error) {
 		if at+xattrEntry > len(p) || at+xattrEntry+int(p[at]) > len(p) {
 			return nil, bad(off+int64(at), "extended attribute", "cut off", "its entry within the area")
 		}
-		x := attr{index: p[at+1], name: string(p[at+xattrEntry : at+xattrEntry+int(p[at])])}
+		x := attr{index: p[at+1], name: string(p[at+xattrEntry : at+xattrEntry+int(p[at])]), sum: u32(p, at+12)}
 		pos, size := int(u16(p, at+2)), u32(p, at+8)
 		if u32(p, at+4) != 0 {
 			return nil, unsupported(off+int64(at)+4, "value of an extended attribute", "in an inode of its own", "in place (no ea_inode)")
