@@ -47,16 +47,16 @@ func Example() {
 	im, err := ext4.Open(top, size)
 	if err == nil {
 		err = im.Walk(ctx, func(e *abi.Entry, body *ext4.File) error {
-			fmt.Printf("%o %q %s\n", e.Mode, "/"+e.Path, e.Link)
+			fmt.Printf("%o /%s\n", e.Mode, e.Path)
 			return nil
 		})
 	}
 	fmt.Println(err, ext4.Check(top, size))
 	// Output:
 	// blocks: 38 5
-	// 755 "/"
-	// 755 "/etc"
-	// 777 "/etc/issue" motd
-	// 644 "/etc/motd"
+	// 755 /
+	// 755 /etc
+	// 777 /etc/issue
+	// 644 /etc/motd
 	// <nil> []
 }
