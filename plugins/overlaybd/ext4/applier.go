@@ -38,6 +38,8 @@ type Applier struct {
 	stats Stats
 	err   error // sticky
 
+	recount map[uint32]bool // directories that lost one of more subdirectories than they can count
+
 	lastDir string // cache of the last parent; valid while nothing was removed
 	last    uint32
 }
@@ -71,7 +73,7 @@ func newApplier(v *volume, dev Device, opt Options) (*Applier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Applier{allocator: al, dev: dev, opt: opt, layer: newLayerState()}, nil
+	return &Applier{allocator: al, dev: dev, opt: opt, layer: newLayerState(), recount: map[uint32]bool{}}, nil
 }
 
 // Apply applies one entry. body is read to e.Size for regular files without flags, and not otherwise. Neither is kept. After an
@@ -197,13 +199,44 @@ func (a *Applier) create(ctx context.Context, e *abi.Entry, pn *inode, base stri
 func (a *Applier) addSubdir(pn *inode, d int) error {
 	switch l := pn.links(); {
 	case l == 1:
+		if d < 0 {
+			a.recount[pn.num] = true
+		}
 		return nil
-	case d > 0 && l >= linkMax-1:
+	case d > 0 && l >= linkMax:
 		pn.setLinks(1)
 	default:
 		pn.setLinks(uint32(int(l) + d))
 	}
 	return a.putInode(pn)
+}
+
+// countAgain gives directories that could not count their subdirectories the number again, if they can now.
+func (a *Applier) countAgain() error {
+	for _, ino := range sortedKeys(a.recount) {
+		n, err := a.dir(ino)
+		if err != nil {
+			return err
+		}
+		list, err := a.list(n)
+		if err != nil {
+			return err
+		}
+		links := uint32(2)
+		for i := range list {
+			if list[i].typ == ftDir {
+				links++
+			}
+		}
+		if links > linkMax {
+			continue
+		}
+		n.setLinks(links)
+		if err := a.putInode(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // overwrite uses the inode of a file that has no other name for the one that replaces it.
@@ -231,6 +264,9 @@ func (a *Applier) Commit() (Stats, error) {
 		return Stats{}, a.err
 	}
 	a.err = abi.Errorf(abi.ErrInternal, "ext4: the layer is committed already")
+	if err := a.countAgain(); err != nil {
+		return Stats{}, err
+	}
 	if err := a.finish(); err != nil {
 		return Stats{}, err
 	}

@@ -93,9 +93,10 @@ func (v *volume) drop(n uint64) {
 
 // trim keeps memory bounded: clean blocks go, then dirty ones move to the scratch file. No block may be in use.
 func (v *volume) trim() error {
-	if v.loaded <= v.budget {
+	if v.loaded <= max(v.budget, v.kept) {
 		return nil
 	}
+	defer func() { v.kept = v.loaded + v.loaded/2 }() // what cannot go is not looked at again soon
 	for n, b := range v.blocks {
 		if !b.dirty {
 			v.drop(n)

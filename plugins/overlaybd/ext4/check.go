@@ -172,7 +172,7 @@ func (c *checker) tree() {
 				c.links[e.ino]++
 			}
 		}
-		if l := n.links(); l != subdirs+2 && !(l == 1 && subdirs+2 >= linkMax && c.ro(roDirNlink)) {
+		if l := n.links(); l != subdirs+2 && !(l == 1 && subdirs+2 > linkMax && c.ro(roDirNlink)) {
 			c.add(bad(c.inodeOff(n.num)+inLinks, "links of directory "+inoName(n.num), l, fmt.Sprint(subdirs+2)))
 		}
 	}

@@ -213,3 +213,15 @@ func TestFragments(t *testing.T) {
 	dev, tree := chain(t, 40<<20, ext4.MkfsOptions{Checksums: true, InodeRatio: 4096}, fill, holes, big, script(t, ".wh.big x"))
 	mounted(t, dev, tree)
 }
+
+// More subdirectories than a directory can count, and fewer again.
+func TestManySubdirectories(t *testing.T) {
+	var one, two []member
+	for i := range 65_003 {
+		one = append(one, member{Entry: abi.Entry{Kind: abi.KindDir, Path: fmt.Sprintf("d/%d", i), Mode: 0o755}})
+	}
+	for i := range 10 {
+		two = append(two, member{Entry: abi.Entry{Kind: abi.KindRegular, Flags: abi.EntryWhiteout, Path: fmt.Sprintf("d/.wh.%d", i*6000)}})
+	}
+	chain(t, 1<<30, ext4.MkfsOptions{InodeRatio: 8192}, one, two)
+}

@@ -264,3 +264,63 @@ func TestRandomTrees(t *testing.T) {
 		}
 	}
 }
+
+// Directories that contain themselves or the root, and names that lead to one directory twice.
+func TestCycles(t *testing.T) {
+	for name, link := range map[string]string{"itself": "deep/er", "parent": "deep", "root": "", "brother": "acls"} {
+		base, err := good()
+		if err != nil {
+			t.Fatal(err)
+		}
+		im, err := ext4.Open(base, base.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		inode := func(path string) uint32 {
+			e, _, err := im.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return uint32((e.HdrOff-im.TableOffset())/256) + 1
+		}
+		holes := inode("deep/er/holes")
+		dev := ext4.NewOverlay(base, base.Size(), nil)
+		buf := make([]byte, ext4.BlockSize)
+		changed := 0
+		for _, r := range base.Changes() {
+			for b := r.Block; b < r.Block+r.Count; b++ {
+				if _, err := base.ReadAt(buf, int64(b)*ext4.BlockSize); err != nil {
+					t.Fatal(err)
+				}
+				i := strings.Index(string(buf), "holes\x00")
+				if i < 8 || uint32(buf[i-8])|uint32(buf[i-7])<<8 != holes {
+					continue
+				}
+				ino := inode(link)
+				buf[i-8], buf[i-7], buf[i-1] = byte(ino), byte(ino>>8), 2
+				if _, err := dev.WriteAt(buf, int64(b)*ext4.BlockSize); err != nil {
+					t.Fatal(err)
+				}
+				changed++
+			}
+		}
+		if changed != 1 {
+			t.Fatalf("%d blocks name the file", changed)
+		}
+		if use(t, dev) {
+			t.Errorf("%s: check finds nothing", name)
+		}
+		for _, l := range []string{".wh.deep", "deep/.wh.er", ".wh..wh..opq", "deep/er/.wh.holes deep/er/holes/holes/x", "deep/er/holes"} {
+			ap, err := ext4.NewApplier(ext4.NewOverlay(dev, dev.Size(), nil), ext4.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range script(t, l) {
+				if err = ap.Apply(t.Context(), &m.Entry, strings.NewReader(m.body)); err != nil {
+					known(t, err)
+					break
+				}
+			}
+		}
+	}
+}

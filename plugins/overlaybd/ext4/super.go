@@ -31,6 +31,7 @@ type volume struct {
 	blocks    map[uint64]*block
 	loaded    int // blocks with data in memory
 	budget    int // blocks
+	kept      int // blocks that the last trim could not let go, and half as many
 	scratch   Scratch
 	slots     int64
 	freeSlots []int64

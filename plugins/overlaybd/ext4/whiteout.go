@@ -169,6 +169,7 @@ func (a *Applier) removeTree(n *inode, on map[uint32]bool, depth int) error {
 		return err
 	}
 	a.layer.forget(n.num)
+	delete(a.recount, n.num)
 	return a.freeInode(n.num, true)
 }
 
