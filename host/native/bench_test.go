@@ -59,7 +59,7 @@ func BenchmarkLayer(b *testing.B) {
 			p := start(b, way.edit)
 			b.SetBytes(size)
 			for b.Loop() {
-				if _, err := do(p, b.Context(), "drain", session.Config{Layer: &session.Layer{Open: way.open, Size: -1}}); err != nil {
+				if _, err := do(b.Context(), p, "drain", session.Config{Layer: &session.Layer{Open: way.open, Size: -1}}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -81,7 +81,7 @@ func BenchmarkOutput(b *testing.B) {
 			b.SetBytes(size)
 			for b.Loop() {
 				g := session.Config{Layer: &session.Layer{Open: open, Size: -1}, OpenSink: func(int) (session.Sink, error) { return discard{}, nil }}
-				if _, err := do(p, b.Context(), "copy", g); err != nil {
+				if _, err := do(b.Context(), p, "copy", g); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -180,7 +180,7 @@ func TestLies(t *testing.T) {
 					continue // needs a socket
 				}
 				var out memorySinks
-				_, err := do(p, t.Context(), test.do, session.Config{OpenSink: out.open})
+				_, err := do(t.Context(), p, test.do, session.Config{OpenSink: out.open})
 				if test.want == 0 {
 					if err != nil {
 						t.Errorf("%s: %v", test.do, err)

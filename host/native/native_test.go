@@ -69,7 +69,7 @@ func eachPlane(t *testing.T, f func(t *testing.T, p *native.Plugin)) {
 	}
 }
 
-func do(p *native.Plugin, ctx context.Context, what string, g session.Config) (*abi.ConvertResponse, error) {
+func do(ctx context.Context, p *native.Plugin, what string, g session.Config) (*abi.ConvertResponse, error) {
 	g.Input = abi.RoleLayerStored
 	if what == "entries" {
 		g.Input = abi.RoleLayerEntries
@@ -170,7 +170,7 @@ func TestConvertEntries(t *testing.T) {
 		for name, open := range map[string]func(context.Context) (io.ReadCloser, error){"file": file, "stream": reader(b)} {
 			var out memorySinks
 			var read int64
-			resp, err := do(p, t.Context(), "entries", session.Config{
+			resp, err := do(t.Context(), p, "entries", session.Config{
 				Layer: layerOf(b, open), OpenSink: out.open, Read: func(n int) { read += int64(n) }})
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
@@ -200,7 +200,7 @@ func TestConvertEntries(t *testing.T) {
 func TestManySinks(t *testing.T) {
 	eachPlane(t, func(t *testing.T, p *native.Plugin) {
 		var out memorySinks
-		if _, err := do(p, t.Context(), "sinks", session.Config{OpenSink: out.open, Limits: session.Limits{OutputBase: 1 << 30}}); err != nil {
+		if _, err := do(t.Context(), p, "sinks", session.Config{OpenSink: out.open, Limits: session.Limits{OutputBase: 1 << 30}}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range 5 {
@@ -236,7 +236,7 @@ func TestParts(t *testing.T) {
 		}
 	}
 	eachPlane(t, func(t *testing.T, p *native.Plugin) {
-		resp, err := do(p, t.Context(), "parts", session.Config{Parents: []session.Part{
+		resp, err := do(t.Context(), p, "parts", session.Config{Parents: []session.Part{
 			{At: io.NewSectionReader(f, 4, int64(len(b))), Size: int64(len(b))},
 			{At: memoryAt{bytes.NewReader(b)}, Size: int64(len(b))},
 		}})
@@ -283,12 +283,12 @@ func TestHostCauses(t *testing.T) {
 	}
 	eachPlane(t, func(t *testing.T, p *native.Plugin) {
 		for _, test := range tests {
-			_, err := do(p, t.Context(), "copy", test.g)
+			_, err := do(t.Context(), p, "copy", test.g)
 			if !errors.Is(err, errDisk) {
 				t.Errorf("%s: %v", test.name, err)
 			}
 		}
-		if _, err := do(p, t.Context(), "ok", session.Config{}); err != nil {
+		if _, err := do(t.Context(), p, "ok", session.Config{}); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -319,7 +319,7 @@ func TestPluginErrors(t *testing.T) {
 			{"copy", session.Config{Layer: cut, OpenSink: new(memorySinks).open}, abi.ErrCorrupt, ""},
 			{"sinks", session.Config{OpenSink: new(memorySinks).open, Limits: session.Limits{OutputBase: 1000}}, abi.ErrLimit, "wrote"},
 		} {
-			_, err := do(p, t.Context(), test.do, test.g)
+			_, err := do(t.Context(), p, test.do, test.g)
 			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) {
 				t.Errorf("%s: %v (%v), want %v", test.do, err, abi.ClassOf(err), test.want)
 			}
@@ -333,12 +333,12 @@ func TestCrashIsContained(t *testing.T) {
 		for _, test := range []struct{ do, words string }{
 			{"crash", "I am a bad plugin"}, {"exit", "exit status 0"}, {"exit", "leaving"},
 		} {
-			_, err := do(p, t.Context(), test.do, session.Config{})
+			_, err := do(t.Context(), p, test.do, session.Config{})
 			if !errors.Is(err, abi.ErrPlugin) || !strings.Contains(err.Error(), test.words) {
 				t.Errorf("%s: %v, want %q", test.do, err, test.words)
 			}
 			for name, q := range map[string]*native.Plugin{"restarted": p, "other": other} {
-				if _, err := do(q, t.Context(), "ok", session.Config{}); err != nil {
+				if _, err := do(t.Context(), q, "ok", session.Config{}); err != nil {
 					t.Errorf("%s after %s: %v", name, test.do, err)
 				}
 			}
@@ -348,7 +348,7 @@ func TestCrashIsContained(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	eachPlane(t, func(t *testing.T, p *native.Plugin) {
-		first, err := do(p, t.Context(), "ok", session.Config{})
+		first, err := do(t.Context(), p, "ok", session.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -359,11 +359,11 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(100*time.Millisecond, cancel)
 			from := time.Now()
-			_, err := do(p, ctx, test.do, session.Config{})
+			_, err := do(ctx, p, test.do, session.Config{})
 			if took := time.Since(from); !errors.Is(err, context.Canceled) || abi.ClassOf(err) != abi.ErrCanceled || took > 1100*time.Millisecond {
 				t.Errorf("%s: %v after %v", test.do, err, took)
 			}
-			resp, err := do(p, t.Context(), "ok", session.Config{})
+			resp, err := do(t.Context(), p, "ok", session.Config{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -373,7 +373,7 @@ func TestCancel(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancel()
-		if _, err := do(p, ctx, "obey", session.Config{}); abi.ClassOf(err) != abi.ErrTimeout {
+		if _, err := do(ctx, p, "obey", session.Config{}); abi.ClassOf(err) != abi.ErrTimeout {
 			t.Errorf("timeout: %v", err)
 		}
 	})
@@ -387,7 +387,7 @@ func TestCancelWhileReading(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(100*time.Millisecond, cancel)
 		from := time.Now()
-		_, err := do(p, ctx, "copy", session.Config{
+		_, err := do(ctx, p, "copy", session.Config{
 			Layer: &session.Layer{Open: func(context.Context) (io.ReadCloser, error) { return pr, nil }, Size: -1}, OpenSink: new(memorySinks).open})
 		if took := time.Since(from); !errors.Is(err, context.Canceled) || took > 1100*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
@@ -407,7 +407,7 @@ func TestConcurrentCalls(t *testing.T) {
 				if i%2 == 0 {
 					open = reader(b)
 				}
-				if _, err := do(p, t.Context(), "copy", session.Config{Layer: layerOf(b, open), OpenSink: out.open}); err != nil {
+				if _, err := do(t.Context(), p, "copy", session.Config{Layer: layerOf(b, open), OpenSink: out.open}); err != nil {
 					t.Error(err)
 				} else if !bytes.Equal(out.bufs[0].Bytes(), b) {
 					t.Error("copy differs")
@@ -469,7 +469,7 @@ func TestDigestAndIdentity(t *testing.T) {
 	if p.Digest() != want {
 		t.Errorf("digest %s, want %s", p.Digest(), want)
 	}
-	resp, err := do(p, t.Context(), "env", session.Config{})
+	resp, err := do(t.Context(), p, "env", session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -479,7 +479,7 @@ func TestDigestAndIdentity(t *testing.T) {
 		}
 	}
 	p.Close()
-	if _, err := do(p, t.Context(), "ok", session.Config{}); !errors.Is(err, abi.ErrInvalid) {
+	if _, err := do(t.Context(), p, "ok", session.Config{}); !errors.Is(err, abi.ErrInvalid) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -502,7 +502,7 @@ func TestLogAndProgress(t *testing.T) {
 				}
 			})
 			var last [2]int64
-			if _, err := do(p, t.Context(), "log", session.Config{Log: log, Progress: func(d, n int64) { last = [2]int64{d, n} }}); err != nil {
+			if _, err := do(t.Context(), p, "log", session.Config{Log: log, Progress: func(d, n int64) { last = [2]int64{d, n} }}); err != nil {
 				t.Fatal(err)
 			}
 			p.Close()

@@ -37,13 +37,13 @@ func beHost() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	resp, err := do(p, context.Background(), "ok", session.Config{})
+	resp, err := do(context.Background(), p, "ok", session.Config{})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	fmt.Println(string(resp.State))
-	_, _ = do(p, context.Background(), "hang", session.Config{})
+	_, _ = do(context.Background(), p, "hang", session.Config{})
 	select {}
 }
 

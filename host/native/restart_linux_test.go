@@ -34,7 +34,7 @@ func TestRestartRunsTheVerifiedBytes(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := do(p, t.Context(), "ok", session.Config{})
+	resp, err := do(t.Context(), p, "ok", session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestRestartRunsTheVerifiedBytes(t *testing.T) {
 	}
 	gone(t, pid)
 	time.Sleep(50 * time.Millisecond)
-	again, err := do(p, t.Context(), "ok", session.Config{})
+	again, err := do(t.Context(), p, "ok", session.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestNoDescriptorStaysOpen(t *testing.T) {
 			for _, open := range []func() *session.Layer{
 				func() *session.Layer { return layerOf(b, file) }, func() *session.Layer { return layerOf(b, reader(b)) },
 			} {
-				_, _ = do(p, t.Context(), what, session.Config{Layer: open(), OpenSink: new(memorySinks).open})
+				_, _ = do(t.Context(), p, what, session.Config{Layer: open(), OpenSink: new(memorySinks).open})
 			}
 		}
 		p.Close()

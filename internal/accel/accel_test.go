@@ -46,7 +46,7 @@ func newPool(t testing.TB, workers int, inflight int64) *Pool {
 	return p
 }
 
-func newQueue(t testing.TB, p *Pool, ctx context.Context, lim Limits) *Queue {
+func newQueue(t testing.TB, ctx context.Context, p *Pool, lim Limits) *Queue {
 	t.Helper()
 	q := p.NewQueue(ctx, lim)
 	t.Cleanup(func() { q.Close() })
@@ -169,7 +169,7 @@ func TestPlanMatchesModel(t *testing.T) {
 		for _, workers := range []int{1, 2, 8} {
 			t.Run(fmt.Sprintf("%d/%d workers", i, workers), func(t *testing.T) {
 				pool := newPool(t, workers, 4<<20)
-				q := newQueue(t, pool, t.Context(), Limits{})
+				q := newQueue(t, t.Context(), pool, Limits{})
 				var got bytes.Buffer
 				p := mustPlan(t, q, spec, q.NewSink(&got))
 				for tag, b := range jobs {
@@ -204,7 +204,7 @@ func TestRoundTrip(t *testing.T) {
 	jobs := testJobs()
 	for codec := abi.CodecNone; codec <= abi.CodecDeflate; codec++ {
 		pool := newPool(t, 3, 4<<20)
-		q := newQueue(t, pool, t.Context(), Limits{})
+		q := newQueue(t, t.Context(), pool, Limits{})
 		var blob bytes.Buffer
 		p := mustPlan(t, q, abi.PlanSpec{ChunkSize: 1 << 20, Digest: abi.DigestBLAKE3, CRC32C: true, Codec: codec, KeepRaw: true}, q.NewSink(&blob))
 		for tag, b := range jobs {
@@ -245,7 +245,7 @@ func TestRoundTrip(t *testing.T) {
 
 func TestWriteIsOrdered(t *testing.T) {
 	pool := newPool(t, 4, 0)
-	q := newQueue(t, pool, t.Context(), Limits{})
+	q := newQueue(t, t.Context(), pool, Limits{})
 	var a, b, want bytes.Buffer
 	sa, sb := q.NewSink(&a), q.NewSink(&b)
 	pa := mustPlan(t, q, abi.PlanSpec{ChunkSize: 4096}, sa)
@@ -276,7 +276,7 @@ func TestWriteIsOrdered(t *testing.T) {
 
 // TestCompletionOffsetsCountWrites: an offset is a place in the sink, whoever wrote what lies before.
 func TestCompletionOffsetsCountWrites(t *testing.T) {
-	q := newQueue(t, newPool(t, 2, 0), t.Context(), Limits{})
+	q := newQueue(t, t.Context(), newPool(t, 2, 0), Limits{})
 	var out bytes.Buffer
 	s := q.NewSink(&out)
 	p := mustPlan(t, q, abi.PlanSpec{Align: 512}, s)
@@ -291,7 +291,7 @@ func TestCompletionOffsetsCountWrites(t *testing.T) {
 }
 
 func TestPollingEnds(t *testing.T) {
-	q := newQueue(t, newPool(t, 1, 0), t.Context(), Limits{})
+	q := newQueue(t, t.Context(), newPool(t, 1, 0), Limits{})
 	p := mustPlan(t, q, abi.PlanSpec{}, nil)
 	must[int](t)(q.Bytes(p, []byte("x"), 1))
 	buf := make([]byte, abi.CompletionSize)

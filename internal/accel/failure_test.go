@@ -94,7 +94,7 @@ func TestFirstErrorSticks(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			pool := newPool(t, 2, 1<<20)
-			q := newQueue(t, pool, t.Context(), Limits{Completions: 1000})
+			q := newQueue(t, t.Context(), pool, Limits{Completions: 1000})
 			p := mustPlan(t, q, abi.PlanSpec{ChunkSize: 32 << 10, Codec: abi.CodecLZ4Block}, q.NewSink(tt.sink))
 			err := tt.run(q, p)
 			wantClass(t, err, tt.class)
@@ -119,7 +119,7 @@ type readerFunc func(p []byte) (int, error)
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func TestUnsupportedDoesNotStick(t *testing.T) {
-	q := newQueue(t, newPool(t, 1, 0), t.Context(), Limits{})
+	q := newQueue(t, t.Context(), newPool(t, 1, 0), Limits{})
 	for _, s := range []abi.PlanSpec{{Codec: 99}, {Codec: -1}, {Digest: 7}, {Dedup: 9}, {Codec: abi.CodecGzip, Level: 10}, {Level: -1}} {
 		_, err := q.NewPlan(&s, nil)
 		wantClass(t, err, abi.ErrUnsupported)
@@ -131,7 +131,7 @@ func TestPlanSpecIsChecked(t *testing.T) {
 	pool := newPool(t, 1, 0)
 	for _, s := range []abi.PlanSpec{{ChunkSize: 4095}, {ChunkSize: 16<<20 + 1}, {ChunkSize: -1}, {Align: 1 << 30},
 		{Dedup: abi.DedupPlan}, {Decode: true, Digest: 1, Dedup: abi.DedupPlan}} {
-		_, err := newQueue(t, pool, t.Context(), Limits{}).NewPlan(&s, nil)
+		_, err := newQueue(t, t.Context(), pool, Limits{}).NewPlan(&s, nil)
 		wantClass(t, err, abi.ErrPlugin)
 	}
 }
@@ -158,7 +158,7 @@ func TestJobPanicIsAnError(t *testing.T) {
 }
 
 func newPoolAndQueue(t *testing.T) *Queue {
-	return newQueue(t, newPool(t, 2, 0), t.Context(), Limits{})
+	return newQueue(t, t.Context(), newPool(t, 2, 0), Limits{})
 }
 
 func TestRangeErrors(t *testing.T) {
@@ -220,7 +220,7 @@ func TestCancelEndsCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			sink := blockedSink{make(chan struct{})}
 			ctx, cancel := context.WithCancel(t.Context())
-			q := newQueue(t, newPool(t, 2, 1<<20), ctx, Limits{})
+			q := newQueue(t, ctx, newPool(t, 2, 1<<20), Limits{})
 			s := q.NewSink(sink)
 			p := mustPlan(t, q, abi.PlanSpec{}, s)
 			must[int](t)(q.Bytes(p, words(1, 200<<10), 1))
@@ -236,7 +236,7 @@ func TestCancelEndsCalls(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
-	_, err := newQueue(t, newPool(t, 1, 0), ctx, Limits{}).NewPlan(&abi.PlanSpec{}, nil)
+	_, err := newQueue(t, ctx, newPool(t, 1, 0), Limits{}).NewPlan(&abi.PlanSpec{}, nil)
 	wantClass(t, err, abi.ErrTimeout)
 }
 
@@ -246,7 +246,7 @@ func TestBackPressure(t *testing.T) {
 	sink := blockedSink{make(chan struct{})}
 	pool := newPool(t, 4, budget)
 	ctx, cancel := context.WithCancel(t.Context())
-	q := newQueue(t, pool, ctx, Limits{})
+	q := newQueue(t, ctx, pool, Limits{})
 	p := mustPlan(t, q, abi.PlanSpec{ChunkSize: 1 << 20, Codec: abi.CodecZstd}, q.NewSink(sink))
 	var got error
 	var wg sync.WaitGroup
@@ -265,13 +265,13 @@ func TestBackPressure(t *testing.T) {
 // while another queue holds the budget and does nothing.
 func TestChunksBiggerThanBudget(t *testing.T) {
 	pool := newPool(t, 2, 1<<20)
-	idle := newQueue(t, pool, t.Context(), Limits{})
+	idle := newQueue(t, t.Context(), pool, Limits{})
 	must[int](t)(idle.Bytes(mustPlan(t, idle, abi.PlanSpec{Codec: abi.CodecZstd}, nil), []byte("open unit"), 1))
 	body := noise(1, 16<<20)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			q := newQueue(t, pool, t.Context(), Limits{})
+			q := newQueue(t, t.Context(), pool, Limits{})
 			var out bytes.Buffer
 			p, err := q.NewPlan(&abi.PlanSpec{ChunkSize: 16 << 20, Codec: abi.CodecLZ4Block, KeepRaw: true}, q.NewSink(&out))
 			for range 3 {
@@ -290,7 +290,7 @@ func TestChunksBiggerThanBudget(t *testing.T) {
 // TestLockStep: two queues that read one stream in lock step do not wait for each other's share of the budget.
 func TestLockStep(t *testing.T) {
 	pool := newPool(t, 2, 512<<10)
-	a, b := newQueue(t, pool, t.Context(), Limits{}), newQueue(t, pool, t.Context(), Limits{})
+	a, b := newQueue(t, t.Context(), pool, Limits{}), newQueue(t, t.Context(), pool, Limits{})
 	pr, pw := io.Pipe()
 	body := words(1, 8<<20)
 	var wg sync.WaitGroup

@@ -11,7 +11,7 @@ import (
 // TestSharedSum: plans that share a sum add to it in submission order, whatever they do with the bytes.
 func TestSharedSum(t *testing.T) {
 	for _, workers := range []int{1, 4} {
-		q := newQueue(t, newPool(t, workers, 0), t.Context(), Limits{})
+		q := newQueue(t, t.Context(), newPool(t, workers, 0), Limits{})
 		stored := mustPlan(t, q, abi.PlanSpec{ChunkSize: 4096, Codec: abi.CodecGzip, SharedSum: true}, q.NewSink(io.Discard))
 		summed := mustPlan(t, q, abi.PlanSpec{ChunkSize: 1 << 20, SharedSum: true}, nil)
 		other := mustPlan(t, q, abi.PlanSpec{RawSum: true}, nil)
