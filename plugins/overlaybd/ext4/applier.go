@@ -203,6 +203,8 @@ func (a *Applier) addSubdir(pn *inode, d int) error {
 			a.recount[pn.num] = true
 		}
 		return nil
+	case d > 0 && l >= linkMax && !a.ro(roDirNlink):
+		return abi.Errorf(abi.ErrUnsupported, "ext4: directory %d would have more than %d subdirectories, and the file system cannot count more (no dir_nlink)", pn.num, linkMax-2)
 	case d > 0 && l >= linkMax:
 		pn.setLinks(1)
 	default:

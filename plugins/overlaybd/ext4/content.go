@@ -76,6 +76,9 @@ func (a *Applier) file(ctx context.Context, e *abi.Entry, n *inode, body io.Read
 		return err
 	}
 	n.setSize(uint64(e.Size))
+	if e.Size >= 1<<31 {
+		put32(a.sb, sbRoCompat, u32(a.sb, sbRoCompat)|roLargeFile)
+	}
 	return a.putMapping(n, m, 0)
 }
 

@@ -137,6 +137,9 @@ func (v *volume) dirMap(n *inode) (*extentMap, error) {
 	if size := n.size(); size == 0 || size%BlockSize != 0 || size/BlockSize > m.end() {
 		return nil, bad(v.inodeOff(n.num)+inSizeLo, "size of directory "+inoName(n.num), size, "the blocks that it has")
 	}
+	if m.overlaps() { // else a few blocks could pretend to be billions of names
+		return nil, bad(v.inodeOff(n.num)+inBlock, "blocks of directory "+inoName(n.num), "the same one twice", "each block once")
+	}
 	if len(v.extents) >= 1024 {
 		clear(v.extents)
 	}

@@ -1,6 +1,10 @@
 package ext4
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // An extent maps adjacent blocks of a file to adjacent blocks of the device.
 //
@@ -74,6 +78,17 @@ func (m *extentMap) find(log uint32) (phys uint64, unwritten bool) {
 		return 0, false
 	}
 	return m.list[lo].phys + uint64(log-m.list[lo].log), m.list[lo].unwritten
+}
+
+// overlaps tells whether a block of the device is mapped twice.
+func (m *extentMap) overlaps() bool {
+	byPhys := slices.SortedFunc(slices.Values(m.list), func(a, b extent) int { return cmp.Compare(a.phys, b.phys) })
+	for i := 1; i < len(byPhys); i++ {
+		if byPhys[i].phys < byPhys[i-1].phys+uint64(byPhys[i-1].n) {
+			return true
+		}
+	}
+	return false
 }
 
 // mapping reads where the data of n stands.

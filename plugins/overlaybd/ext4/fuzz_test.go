@@ -3,6 +3,8 @@ package ext4_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -323,4 +325,49 @@ func TestCycles(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A directory whose blocks are all the same one.
+func TestBomb(t *testing.T) {
+	base, err := good()
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := ext4.Open(base, base.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _, err := im.Stat("indexed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := e.HdrOff &^ (ext4.BlockSize - 1)
+	buf := make([]byte, ext4.BlockSize)
+	if _, err := base.ReadAt(buf, at); err != nil {
+		t.Fatal(err)
+	}
+	raw := buf[e.HdrOff-at:]
+	le := binary.LittleEndian
+	le.PutUint32(raw[0x20:], 0x80000) // no index
+	phys := le.Uint32(raw[0x28+12+8:])
+	le.PutUint16(raw[0x28+2:], 2)
+	for i := range uint32(2) {
+		x := raw[0x28+12+12*i:]
+		le.PutUint32(x, i)
+		le.PutUint16(x[4:], 1)
+		le.PutUint32(x[8:], phys+1)
+	}
+	le.PutUint32(raw[4:], 2*ext4.BlockSize)
+	dev := ext4.NewOverlay(base, base.Size(), nil)
+	if _, err := dev.WriteAt(buf, at); err != nil {
+		t.Fatal(err)
+	}
+	if im, err = ext4.Open(dev, dev.Size()); err != nil {
+		t.Fatal(err)
+	}
+	err = im.Walk(t.Context(), func(*abi.Entry, *ext4.File) error { return nil })
+	if !errors.Is(err, abi.ErrCorrupt) || !strings.Contains(err.Error(), "each block once") {
+		t.Error(err)
+	}
+	use(t, dev)
 }

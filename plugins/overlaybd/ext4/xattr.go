@@ -193,6 +193,7 @@ func (a *Applier) putXattrBlock(n *inode, list []attr) error {
 		if phys, err = a.allocMeta(); err != nil {
 			return err
 		}
+		put32(a.sb, sbCompat, u32(a.sb, sbCompat)|compatExtAttr)
 		n.setACL(phys)
 		n.setBlocks(n.sectors()/(BlockSize/512) + 1)
 	}
