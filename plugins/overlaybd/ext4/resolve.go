@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"strings"
@@ -136,7 +137,7 @@ func (a *Applier) imply(e *abi.Entry, ino uint32, names []string) (uint32, error
 			return 0, err
 		}
 		n := a.newInode(ino)
-		if err := a.content(nil, &kid, n, pn.num, nil); err != nil {
+		if err := a.content(context.Background(), &kid, n, pn.num, nil); err != nil {
 			return 0, err
 		}
 		if err := a.update(&kid, n, false); err != nil {
