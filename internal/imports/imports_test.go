@@ -39,6 +39,9 @@ var rules = []rule{
 	{"internal/...", module + "/host/...", "internal is what host and sdk share"},
 	{"internal/...", module + "/sdk/...", "internal is what host and sdk share"},
 	{"internal/layer", "github.com/klauspost/...", "guests read tars with it"},
+	{"internal/zran", "github.com/klauspost/...", "it takes that library's place"},
+	{"plugins/overlaybd/lsmt", "github.com/klauspost/...", "a codec handles bytes: compression is ZFile's"},
+	{"plugins/overlaybd/tarshell", "github.com/klauspost/...", "a codec handles bytes: compression is ZFile's"},
 }
 
 // exceptions are packages that only rules bind which name them.
