@@ -2,7 +2,7 @@ package rafs6
 
 import (
 	"bytes"
-	"hash/maphash"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/convhost/convhost/abi"
@@ -19,7 +19,8 @@ type Tree struct {
 	refs   table[uint32] // chunk numbers of regular files, each file's in a row
 	text   text
 
-	seed  maphash.Seed
+	seed  uint64 // of the index, and its odd multiplier
+	mult  uint64
 	index []int32 // open addressing over (parent, name): 0 empty, -1 removed, else node+1
 	used  int     // slots of index that are not empty
 
@@ -106,7 +107,7 @@ const root = int32(0)
 
 // newTree returns a tree with an implied root directory 0755.
 func newTree(chunkSize uint32) *Tree {
-	t := &Tree{seed: maphash.MakeSeed(), chunkSize: chunkSize}
+	t := &Tree{seed: rand.Uint64(), mult: rand.Uint64() | 1, chunkSize: chunkSize}
 	t.inodes.add(inode{mode: modeDir | 0o755})
 	t.nodes.add(node{flags: nodeImplied})
 	return t
