@@ -46,6 +46,7 @@
 //
 //	im, err := ext4.Open(dev, size)
 //	err = im.Walk(ctx, func(e *abi.Entry, body *ext4.File) error { … })   // the tree as sorted entries
+//	err = ext4.Diff(ctx, lower, upper, fn)                                // the layer between two trees
 //	e, body, err := im.Stat("etc/passwd")
 //	errs := ext4.Check(dev, size)                                          // every violation
 //
