@@ -156,7 +156,7 @@ func randomLayer(rng *rand.Rand, n int) (out []member) {
 		return p
 	}
 	for range n {
-		m := member{Entry: abi.Entry{Path: name(), Mode: rng.Uint32() & 0o7777, UID: uint32(rng.IntN(3)) * 40000, MtimeSec: int64(rng.IntN(1 << 31)), MtimeNs: uint32(rng.IntN(1e9))}}
+		m := member{Entry: abi.Entry{Path: name(), Mode: rng.Uint32() & 0o7777, UID: uint32(rng.IntN(3)) * 40000, MtimeSec: rng.Int64N(1 << 31), MtimeNs: uint32(rng.IntN(1e9))}}
 		switch rng.IntN(12) {
 		case 0, 1, 2:
 			m.Kind = abi.KindDir
