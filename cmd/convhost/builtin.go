@@ -15,6 +15,7 @@ import (
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host"
 	"github.com/convhost/convhost/plugins/nydus"
+	"github.com/convhost/convhost/plugins/overlaybd"
 	"github.com/convhost/convhost/sdk"
 )
 
@@ -30,6 +31,7 @@ var own = []struct {
 	plugin func() sdk.Plugin
 }{
 	{"nydus", nydus.New},
+	{"overlaybd", overlaybd.New},
 }
 
 // builtins describes the plugins that come with the program to the host.

@@ -1,8 +1,10 @@
 package lsmt
 
 import (
+	"cmp"
 	"encoding/binary"
 	"io"
+	"slices"
 
 	"github.com/convhost/convhost/abi"
 )
@@ -17,6 +19,10 @@ type Config struct {
 	// Warp writes the metadata layer of TurboOCI: Remote is allowed, and the index is not padded.
 	Warp bool
 
+	// AnyOrder takes ranges in any order, as a file system writes them: data stands in the file in the order of the calls, and
+	// Close sorts the index. Readers do not mind; only the order on the device is theirs to check.
+	AnyOrder bool
+
 	// MaxEntries limits the index, padding included; 0 means the format's 1,000,000. More is ErrLimit.
 	MaxEntries int
 }
@@ -28,9 +34,9 @@ type Info struct {
 	Entries  int   // segments in the index, without padding
 }
 
-// Writer writes a sealed layer, forward only. Ranges come in ascending order and do not overlap; offsets and lengths are
-// multiples of 512. How a range is cut into calls does not change the output. The first error stays. It keeps the index in
-// memory, 24 bytes for each segment, and no data.
+// Writer writes a sealed layer, forward only. Ranges come in ascending order, unless Config.AnyOrder says otherwise, and do not
+// overlap; offsets and lengths are multiples of 512. How a range is cut into calls does not change the output. The first error
+// stays. It keeps the index in memory, 24 bytes for each segment, and no data.
 type Writer struct {
 	w        io.Writer
 	c        Config
@@ -140,7 +146,7 @@ func (w *Writer) place(off, n int64) error {
 		return w.stop(invalid("%d bytes at %d, want multiples of 512", n, off))
 	case off > end || n > end-off:
 		return w.stop(invalid("%d bytes at %d leave the device of %d bytes", n, off, end))
-	case uint64(off/SectorSize) < w.next:
+	case uint64(off/SectorSize) < w.next && !w.c.AnyOrder:
 		return w.stop(invalid("%d bytes at %d after the device was written up to %d, want ascending order", n, off, w.next*SectorSize))
 	}
 	w.next = uint64((off + n) / SectorSize)
@@ -194,6 +200,11 @@ func (w *Writer) Close() (Info, error) {
 		return Info{}, w.err
 	}
 	w.closed = true
+	if w.c.AnyOrder {
+		if err := w.sort(); err != nil {
+			return Info{}, err
+		}
+	}
 	start, count := w.pos, len(w.segments)
 	if pad := count % padEntries; pad != 0 && !w.c.Warp {
 		count += padEntries - pad
@@ -207,6 +218,31 @@ func (w *Writer) Close() (Info, error) {
 	h := Header{Flags: flagData | flagSealed, IndexOffset: start, IndexSize: int64(count)}
 	err := w.emit(w.header(h))
 	return Info{Size: w.pos, DataSize: start - HeaderSize, Entries: len(w.segments)}, err
+}
+
+// sort brings the segments into the order of the device, and joins those that became neighbours.
+func (w *Writer) sort() error {
+	slices.SortFunc(w.segments, func(a, b Segment) int { return cmp.Compare(a.Start, b.Start) })
+	sorted := w.segments
+	w.segments = sorted[:0]
+	end := uint64(0)
+	for _, s := range sorted {
+		if s.Zero {
+			s.Source = HeaderSize / SectorSize // any place will do; one place lets neighbours join
+		}
+		if s.Start < end {
+			return w.stop(invalid("sector %d of the device was given twice", s.Start))
+		}
+		end = s.End()
+		most := uint16(runLength)
+		if s.Remote {
+			most = MaxLength
+		}
+		if err := w.add(s, int64(s.Length), most); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *Writer) onlyRemote() bool {

@@ -1,0 +1,94 @@
+package overlaybd
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/lsmt"
+	"github.com/convhost/convhost/plugins/overlaybd/tarshell"
+	"github.com/convhost/convhost/plugins/overlaybd/zfile"
+	"github.com/convhost/convhost/sdk"
+)
+
+// layerFile is one layer of an image with its shells opened. Shells that are not there are nil.
+type layerFile struct {
+	info  abi.PartInfo
+	blob  *sdk.Blob
+	shell *tarshell.Shell
+	file  *zfile.File
+	layer *lsmt.Layer
+}
+
+// openLayer opens part number index of a role and peels it.
+func openLayer(h abi.Host, role abi.Role, parts []abi.PartInfo, index int) (*layerFile, error) {
+	blob, err := sdk.OpenBlob(h, role, index)
+	if err != nil {
+		return nil, err
+	}
+	l := &layerFile{info: parts[index], blob: blob}
+	if err := l.peel(); err != nil {
+		return nil, fmt.Errorf("%s of layer %d (%s): %w", role, l.info.Layer, l.info.Digest, err)
+	}
+	return l, nil
+}
+
+// peel opens what is inside: a tar, perhaps; a ZFile, perhaps; an LSMT file.
+func (l *layerFile) peel() error {
+	var r io.ReaderAt = l.blob
+	size := l.blob.Size()
+	shell, ok, err := tarshell.Find(r, size)
+	if err != nil {
+		return err
+	}
+	if ok {
+		l.shell = &shell
+		r, size = io.NewSectionReader(l.blob, shell.Offset, shell.Size), shell.Size
+	}
+	var head [24]byte
+	if n, err := r.ReadAt(head[:], 0); err != nil && n < len(head) {
+		return &abi.FormatError{Class: abi.ErrTruncated, Format: "overlaybd layer", Off: size, Field: "magic", Want: "a ZFile or an LSMT file"}
+	}
+	if zfile.Match(head[:]) {
+		if l.file, err = zfile.Open(r, size, zfile.Options{}); err != nil {
+			return err
+		}
+		r, size = l.file, l.file.Size()
+	} else if !lsmt.Match(head[:]) {
+		return &abi.FormatError{Class: abi.ErrCorrupt, Format: "overlaybd layer", Field: "magic", Got: fmt.Sprintf("% x", head[:8]), Want: "a ZFile or an LSMT file"}
+	}
+	l.layer, err = lsmt.Open(r, size, lsmt.Options{})
+	return err
+}
+
+// stack is the device of some layers.
+type stack struct {
+	*lsmt.Device
+	layers []*layerFile // lowest first
+}
+
+// openStack opens the device of parts, lowest first. Layers that hold no blocks (accelerated-container-image's list of what to
+// prefetch) are left out.
+func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo) (*stack, error) {
+	s := &stack{}
+	var layers []*lsmt.Layer
+	for i, p := range parts {
+		if p.Annotations[annotationAcceleration] == "yes" {
+			continue
+		}
+		l, err := openLayer(h, role, parts, i)
+		if err != nil {
+			return nil, err
+		}
+		s.layers, layers = append(s.layers, l), append(layers, l.layer)
+	}
+	if len(layers) == 0 {
+		return nil, abi.Errorf(abi.ErrInvalid, "image has no overlaybd layer")
+	}
+	var err error
+	s.Device, err = lsmt.Stack(layers...)
+	return s, err
+}
+
+// uuid is that of the topmost layer.
+func (s *stack) uuid() lsmt.UUID { return s.layers[len(s.layers)-1].layer.Header().UUID }
