@@ -18,6 +18,8 @@ func (m *Description) fields(c *coder) {
 	c.strs(11, &m.Needs)
 	c.strs(12, &m.Uses)
 	number(c, 13, &m.Memory)
+	c.str(14, &m.ArtifactType)
+	c.boolean(15, &m.Dicts)
 }
 
 func (m *OptionSpec) fields(c *coder) {

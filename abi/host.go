@@ -46,7 +46,7 @@ const (
 	RoleSink         Role = 4 // an output; index is the caller's choice, from 0, each opened once. Write only
 	RolePart         Role = 5 // part index of the request's Parts. Random access
 	RoleParent       Role = 6 // part index of the request's Parents: artifacts of lower layers. Random access
-	RoleDict         Role = 7 // part index of the request's Dicts: dictionary artifacts. Random access
+	RoleDict         Role = 7 // part index of the request's Dicts: files that the user names, such as a base layer. Random access
 )
 
 // String names the role in a few words.

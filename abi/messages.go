@@ -22,6 +22,11 @@ type Description struct {
 	Needs   []string // features without which the plugin cannot work
 	Uses    []string // features that it uses when they are there
 	Memory  int64    // bytes of memory that a usual layer takes in the sandbox; 0: unknown
+
+	// ArtifactType is what manifests and indexes of this format are called where they refer to their source (referrers
+	// of the registry): a media type. Empty: the format has none, and cannot be asked for referrers.
+	ArtifactType string
+	Dicts        bool // ConvertLayer and MergeLayers take dictionaries (RoleDict); a host gives them to no other plugin
 	Unknown
 }
 
@@ -72,7 +77,7 @@ type ConvertRequest struct {
 	Layer    LayerInfo
 	Options  map[string]string
 	Parents  []PartInfo // artifacts of lower layers, lowest first; only for chained formats
-	Dicts    []PartInfo
+	Dicts    []PartInfo // files that the user names, in his order: size and digest, no name and no media type
 	Features []string // what this host can do
 	Unknown
 }
@@ -115,7 +120,7 @@ type MergeRequest struct {
 	Options           map[string]string
 	ManifestMediaType string // of the manifest that will be written
 	Config            []byte
-	Dicts             []PartInfo
+	Dicts             []PartInfo // the same as in each ConvertRequest
 	Features          []string
 	Unknown
 }

@@ -20,7 +20,7 @@ type commonChange struct {
 }
 
 func (ch commonChange) apply(c *container) error {
-	if ch.mediaType != "" && c.get("mediaType") != nil { // absent is legal and stays absent
+	if ch.mediaType != "" && (c.get("mediaType") != nil || IsDocker(ch.mediaType)) { // absent is legal in OCI and stays absent
 		if err := c.setJSON("mediaType", ch.mediaType); err != nil {
 			return err
 		}

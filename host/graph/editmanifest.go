@@ -1,6 +1,9 @@
 package graph
 
 import (
+	"fmt"
+
+	"github.com/convhost/convhost/abi"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -70,8 +73,7 @@ func (ch ManifestChange) NeedsOCI(mediaType string) bool {
 }
 
 // ToOCI completes a change so that the Docker manifest m becomes an OCI manifest: its own type and those of config
-// and layers, whether they are changed or not. For a manifest that is OCI already only Docker types among the
-// changes are mapped.
+// and layers, whether they are changed or not. For a manifest that is OCI already only Docker types inside it are mapped.
 func (ch ManifestChange) ToOCI(m *ocispec.Manifest) ManifestChange {
 	config, layers := m.Config, m.Layers
 	if ch.Config != nil {
@@ -89,4 +91,44 @@ func (ch ManifestChange) ToOCI(m *ocispec.Manifest) ManifestChange {
 	}
 	ch.MediaType = ocispec.MediaTypeImageManifest
 	return ch
+}
+
+// ToDocker completes a change so that the manifest m becomes a manifest of Docker's, as ToOCI does for OCI. Annotations
+// stay: Docker's documents have no such field, but readers that do not know one skip it.
+//
+// ErrUnsupported if Docker has no name for the type of the config or of a layer, or where the manifest would have a
+// subject or an artifact type.
+func (ch ManifestChange) ToDocker(m *ocispec.Manifest) (ManifestChange, error) {
+	config, layers := m.Config, m.Layers
+	if ch.Config != nil {
+		config = *ch.Config
+	}
+	if ch.Layers != nil {
+		layers = ch.Layers
+	}
+	if ch.ArtifactType != "" || m.ArtifactType != "" || ch.Subject != nil || m.Subject != nil && !ch.RemoveSubject {
+		return ch, abi.Errorf(abi.ErrUnsupported, "a docker manifest has no subject and no artifact type: use OCI media types")
+	}
+	var err error
+	if config.MediaType, err = dockerName("config", config.MediaType); err != nil {
+		return ch, err
+	}
+	ch.Config = &config
+	ch.Layers = make([]ocispec.Descriptor, 0, len(layers))
+	for i, d := range layers {
+		if d.MediaType, err = dockerName(fmt.Sprintf("layer %d", i), d.MediaType); err != nil {
+			return ch, err
+		}
+		ch.Layers = append(ch.Layers, d)
+	}
+	ch.MediaType = DockerManifest
+	return ch, nil
+}
+
+func dockerName(what, mediaType string) (string, error) {
+	name, ok := ToDocker(mediaType)
+	if !ok {
+		return "", abi.Errorf(abi.ErrUnsupported, "docker media types: %s is of type %s, for which docker has no name: use OCI media types", what, mediaType)
+	}
+	return name, nil
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,12 @@ type RewriteOptions struct {
 	Parallel int
 	// OCI makes OCI documents of all that change, also where Docker's types would do.
 	OCI bool
+	// Docker makes Docker's documents of all that change, annotations notwithstanding: many registries and runtimes
+	// take them there. ErrUnsupported for layers of types that Docker has no name for. Not together with OCI.
+	Docker bool
+	// ArtifactType, if set, makes every manifest and index that changes a referrer of what it was made of: it gets this
+	// type, unless its conversion gives another one, and the source document as its subject. Implies OCI.
+	ArtifactType string
 	// KeepSubject leaves the subject of a converted manifest or index as it is. Without it the subject is removed,
 	// and noted: what it refers to is another graph, which usually does not come along.
 	KeepSubject bool
@@ -85,6 +92,12 @@ type Rewritten struct {
 // Errors name the path. ErrInvalid if a Conversion contradicts itself (layers, diff_ids and history out of step);
 // else those of convert and w.
 func Rewrite(ctx context.Context, g *Graph, sel *Selection, convert ConvertFunc, w Writer, opts RewriteOptions) (*Rewritten, error) {
+	if opts.ArtifactType != "" {
+		opts.OCI = true
+	}
+	if opts.Docker && opts.OCI {
+		return nil, abi.Errorf(abi.ErrInvalid, "docker media types: neither OCI's nor a subject go with them")
+	}
 	r := &rewriter{sel: sel, w: w, opts: opts, out: &Rewritten{}, memo: map[memoKey]result{}, kept: map[digest.Digest]bool{},
 		written: map[digest.Digest]bool{}, conversions: map[digest.Digest]*Conversion{}}
 	if err := r.convertAll(ctx, convert); err != nil {
@@ -236,11 +249,8 @@ func (r *rewriter) manifest(ctx context.Context, n *Node) (result, error) {
 	if ch.Config == nil && (config.Desc.Digest != n.Manifest.Config.Digest || config.Desc.MediaType != n.Manifest.Config.MediaType) {
 		ch.Config = &config.Desc
 	}
-	if n.Manifest.Subject != nil && ch.Subject == nil && !r.opts.KeepSubject {
-		ch.RemoveSubject = true
-	}
-	if IsDocker(n.Desc.MediaType) && (r.opts.OCI || ch.NeedsOCI(n.Desc.MediaType)) {
-		ch = ch.ToOCI(n.Manifest)
+	if ch, err = r.family(n, ch); err != nil {
+		return same, fmt.Errorf("%s: %w", n.Path(), err)
 	}
 	raw, err := EditManifest(n.Raw, ch)
 	if err != nil {
@@ -257,15 +267,42 @@ func (r *rewriter) manifest(ctx context.Context, n *Node) (result, error) {
 	if err := checkConverted(raw, mediaType, config.Raw); err != nil {
 		return same, fmt.Errorf("%s: %w", n.Path(), err)
 	}
-	if n.Manifest.Subject != nil && ch.RemoveSubject {
-		r.note(n, "subject %s was removed", short(n.Manifest.Subject.Digest))
-	}
+	r.lost(n, n.Manifest.Subject, ch.Subject, ch.RemoveSubject)
 	if config.Raw != nil && config.Desc.Digest != n.Manifest.Config.Digest {
 		if err := r.write(ctx, n.ConfigNode(), config); err != nil {
 			return same, err
 		}
 	}
 	return result{desc: desc, changed: true}, r.finish(ctx, n, Document{Desc: desc, Raw: raw})
+}
+
+// family completes a change by what the options say of all documents: media types, artifact type and subject.
+func (r *rewriter) family(n *Node, ch ManifestChange) (ManifestChange, error) {
+	if r.opts.ArtifactType != "" {
+		source := bare(n.Desc)
+		ch.ArtifactType, ch.Subject = cmp.Or(ch.ArtifactType, r.opts.ArtifactType), &source
+	}
+	if n.Manifest.Subject != nil && ch.Subject == nil && !r.opts.KeepSubject {
+		ch.RemoveSubject = true
+	}
+	switch {
+	case r.opts.Docker:
+		return ch.ToDocker(n.Manifest)
+	case r.opts.OCI, ch.NeedsOCI(n.Desc.MediaType):
+		ch = ch.ToOCI(n.Manifest)
+	}
+	return ch, nil
+}
+
+// lost notes a subject that the new document does not have.
+func (r *rewriter) lost(n *Node, old, now *ocispec.Descriptor, removed bool) {
+	switch {
+	case old == nil:
+	case now != nil && now.Digest != old.Digest:
+		r.note(n, "subject %s gave way to the source of the conversion", short(old.Digest))
+	case removed:
+		r.note(n, "subject %s was removed", short(old.Digest))
+	}
 }
 
 // config edits the config of a manifest. The document has no Raw if the caller wrote the config.

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -12,7 +13,7 @@ func (r *rewriter) index(ctx context.Context, n *Node) (result, error) {
 	same := result{desc: bare(n.Desc)}
 	ch := IndexChange{Entries: map[int]EntryChange{}}
 	var left []result
-	needOCI := r.opts.OCI
+	needOCI, docker := r.opts.OCI, r.opts.Docker
 	for i, c := range n.Children {
 		res, err := r.visit(ctx, c)
 		if err != nil {
@@ -24,10 +25,11 @@ func (r *rewriter) index(ctx context.Context, n *Node) (result, error) {
 			continue
 		}
 		left = append(left, res)
+		docker = docker && IsDocker(res.desc.MediaType)
 		if res.changed {
 			e := r.entry(c, res)
 			ch.Entries[i] = e
-			needOCI = needOCI || !IsDocker(res.desc.MediaType) || len(e.Annotations) > 0 || e.ArtifactType != ""
+			needOCI = needOCI || !IsDocker(res.desc.MediaType) || !r.opts.Docker && (len(e.Annotations) > 0 || e.ArtifactType != "")
 		}
 	}
 	switch {
@@ -45,7 +47,12 @@ func (r *rewriter) index(ctx context.Context, n *Node) (result, error) {
 		r.note(n, "one entry is left, it takes the place of the index")
 		return result{desc: left[0].desc, changed: true}, nil
 	}
-	return r.changedIndex(ctx, n, ch, needOCI)
+	if docker {
+		ch.MediaType = DockerList
+	} else if needOCI {
+		ch.MediaType = ocispec.MediaTypeImageIndex
+	}
+	return r.changedIndex(ctx, n, ch)
 }
 
 // entry says what changes in the entry of c, whose document changed.
@@ -55,23 +62,23 @@ func (r *rewriter) entry(c *Node, res result) EntryChange {
 	if d, _ := r.sel.Of(c); d.Action != Convert || conv == nil {
 		return e
 	}
-	e.OSFeatures, e.Annotations, e.ArtifactType = conv.OSFeatures, conv.EntryAnnotations, conv.Manifest.ArtifactType
+	e.OSFeatures, e.Annotations = conv.OSFeatures, conv.EntryAnnotations
+	e.ArtifactType = cmp.Or(conv.Manifest.ArtifactType, r.opts.ArtifactType)
 	if len(e.OSFeatures) > 0 && c.Desc.Platform == nil {
 		e.Platform = c.Platform
 	}
 	return e
 }
 
-func (r *rewriter) changedIndex(ctx context.Context, n *Node, ch IndexChange, needOCI bool) (result, error) {
-	mediaType := n.Desc.MediaType
-	if IsDocker(mediaType) && needOCI {
-		mediaType = ocispec.MediaTypeImageIndex
-		ch.MediaType = mediaType
-	}
-	if n.Index.Subject != nil && !r.opts.KeepSubject {
+func (r *rewriter) changedIndex(ctx context.Context, n *Node, ch IndexChange) (result, error) {
+	mediaType := cmp.Or(ch.MediaType, n.Desc.MediaType)
+	if r.opts.ArtifactType != "" {
+		source := bare(n.Desc)
+		ch.ArtifactType, ch.Subject = r.opts.ArtifactType, &source
+	} else if n.Index.Subject != nil && (!r.opts.KeepSubject || IsDocker(mediaType)) {
 		ch.RemoveSubject = true
-		r.note(n, "subject %s was removed", short(n.Index.Subject.Digest))
 	}
+	r.lost(n, n.Index.Subject, ch.Subject, ch.RemoveSubject)
 	raw, err := EditIndex(n.Raw, ch)
 	if err != nil {
 		return result{}, fmt.Errorf("%s: %w", n.Path(), err)

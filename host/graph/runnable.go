@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -58,6 +59,10 @@ func (l *loader) judge(ctx context.Context, n *Node) error {
 		return nil
 	}
 	if a, b := len(cfg.RootFS.DiffIDs), len(n.Manifest.Layers); a != b {
+		if t := n.artifactType(); t != "" {
+			n.Reason = "artifact of type " + t
+			return nil
+		}
 		return l.at(c, abi.Errorf(abi.ErrCorrupt, "config has %d diff_ids, the manifest has %d layers", a, b))
 	}
 	if a, b := len(cfg.layerItems()), len(n.Manifest.Layers); len(cfg.History) > 0 && a != b {
@@ -79,16 +84,23 @@ func samePlatform(a, b ocispec.Platform) bool {
 	return a.OS == b.OS && a.Architecture == b.Architecture
 }
 
+func (n *Node) artifactType() string { return cmp.Or(n.Manifest.ArtifactType, n.Desc.ArtifactType) }
+
+// mayBeConverted tells whether an artifact looks like an image of a lazy format that refers to the image it was made of:
+// runtimes start such ones, whatever the artifact type. Its config has to confirm that.
+func (n *Node) mayBeConverted() bool {
+	m := n.Manifest
+	return m.ArtifactType != "" && m.Subject != nil && KindOf(m.Config.MediaType) == KindConfig && len(m.Layers) > 0
+}
+
 // notAnImage says why a manifest is something else than an image, "" if it may be one.
 func (n *Node) notAnImage() string {
 	m := n.Manifest
 	switch {
 	case n.Attestation:
 		return "attestation"
-	case m.ArtifactType != "":
-		return "artifact of type " + m.ArtifactType
-	case n.Desc.ArtifactType != "":
-		return "artifact of type " + n.Desc.ArtifactType
+	case n.artifactType() != "" && !n.mayBeConverted():
+		return "artifact of type " + n.artifactType()
 	case KindOf(m.Config.MediaType) == KindEmpty:
 		return "artifact: its config is the empty value"
 	case KindOf(m.Config.MediaType) != KindConfig:

@@ -41,6 +41,7 @@ const (
 	annotationBoot     = "containerd.io/snapshot/nydus-bootstrap"
 	annotationVersion  = "containerd.io/snapshot/nydus-fs-version"
 	osFeature          = "nydus.remoteimage.v1"
+	artifactType       = "application/vnd.nydus.image.manifest.v1+json"
 	historyCreatedBy   = "Nydus Converter"
 	historyComment     = "Nydus Bootstrap Layer"
 	bootFile           = "image/image.boot"
@@ -67,6 +68,8 @@ func (plugin) Describe() abi.Description {
 		Markers: []abi.Marker{{Annotation: annotationBlob}, {Annotation: annotationBoot}},
 		Needs:   []string{"entries", "digest/blake3", "digest/sha256", "crc32c", "codec/zstd", "codec/lz4_block", "filter/gzip", "decode", "dedup/plan"},
 		Memory:  64 << 20,
+
+		ArtifactType: artifactType,
 	}
 }
 

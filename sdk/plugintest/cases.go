@@ -20,6 +20,7 @@ func Cases() []Case {
 
 		{"cancel", "A cancelled operation ends within a second.", "Errors", []string{"converts"}, (*kit).cancel},
 		{"failing output", "An output that fails ends the operation with its error.", "Errors", []string{"converts"}, (*kit).failingOutput},
+		{"dictionaries", "Only the bytes of a dictionary count, and one that the plugin cannot use ends with class 2, 3, 4, 5 or 7.", "Streams and handles", []string{"converts"}, (*kit).dictionaries},
 		{"truncated layer", "A layer that ends early ends the operation with class 5, and nothing is answered.", "Errors", []string{"converts"}, (*kit).truncatedLayer},
 
 		{"unpack layer", "Unpack of a converted layer gives the layer, entry by entry.", "Operations", []string{"claims"}, (*kit).unpackLayer},

@@ -16,6 +16,8 @@ import (
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 
+var mediaTypePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}$`)
+
 func (k *kit) describe() error {
 	first := k.run(k.ctx, conditions{}, abi.OpDescribe, nil, session.Config{}, nil)
 	if first.err != nil {
@@ -53,6 +55,7 @@ func (k *kit) describe() error {
 		rule(o.Default == "" || len(o.Values) == 0 || slices.Contains(o.Values, o.Default), "default of option %s is none of its values", o.Name)
 		seen[o.Name] = true
 	}
+	rule(d.ArtifactType == "" || mediaTypePattern.MatchString(d.ArtifactType), "artifact type %q, want a media type", d.ArtifactType)
 	for _, f := range d.Needs {
 		rule(slices.Contains(abi.Features(), f), "feature %q is unknown", f)
 	}

@@ -102,12 +102,25 @@ func wrongPlugins(release <-chan struct{}) map[string]struct {
 			}
 			return resp, err
 		})},
-		"panics":            {"converts", with(wrongs{start: func(*sdk.Layer) error { panic("help") }})},
-		"never returns":     {"converts", with(wrongs{start: func(*sdk.Layer) error { <-release; return errors.New("released") }})},
-		"refuses all":       {"converts", with(wrongs{start: func(*sdk.Layer) error { return abi.ErrUnsupported }})},
-		"opens a parent":    {"grants", with(wrongs{start: func(l *sdk.Layer) error { _, _ = l.Open(abi.RoleParent, 0); return nil }})},
-		"opens the tar too": {"grants", with(wrongs{finish: func(l *sdk.Layer, _ *abi.ConvertResponse) error { _, _ = l.Open(abi.RoleLayerTar, 0); return nil }})},
-		"invents a handle":  {"handles", with(wrongs{start: func(l *sdk.Layer) error { _ = l.Write(77, []byte("x")); return nil }})},
+		"chokes on a dictionary": {"dictionaries", with(wrongs{describe: func(d *abi.Description) { d.Dicts = true }, start: func(l *sdk.Layer) error {
+			if len(l.Dicts) > 0 {
+				return errors.New("what is this")
+			}
+			return nil
+		}})},
+		"depends on when it has a dictionary": {"dictionaries", with(wrongs{describe: func(d *abi.Description) { d.Dicts = true }, finish: func(l *sdk.Layer, r *abi.ConvertResponse) error {
+			if len(l.Dicts) > 0 {
+				r.State = number()
+			}
+			return nil
+		}})},
+		"has an odd artifact type": {"describe", with(wrongs{describe: func(d *abi.Description) { d.ArtifactType = "no type" }})},
+		"panics":                   {"converts", with(wrongs{start: func(*sdk.Layer) error { panic("help") }})},
+		"never returns":            {"converts", with(wrongs{start: func(*sdk.Layer) error { <-release; return errors.New("released") }})},
+		"refuses all":              {"converts", with(wrongs{start: func(*sdk.Layer) error { return abi.ErrUnsupported }})},
+		"opens a parent":           {"grants", with(wrongs{start: func(l *sdk.Layer) error { _, _ = l.Open(abi.RoleParent, 0); return nil }})},
+		"opens the tar too":        {"grants", with(wrongs{finish: func(l *sdk.Layer, _ *abi.ConvertResponse) error { _, _ = l.Open(abi.RoleLayerTar, 0); return nil }})},
+		"invents a handle":         {"handles", with(wrongs{start: func(l *sdk.Layer) error { _ = l.Write(77, []byte("x")); return nil }})},
 		"writes after close": {"handles", with(wrongs{finish: func(l *sdk.Layer, _ *abi.ConvertResponse) error {
 			return l.Write(1, []byte("x")) // the first handle of the operation was output 0
 		}})},
