@@ -96,10 +96,16 @@ func (r *run) ok(args ...string) []byte {
 	return out
 }
 
-// convert converts and returns the digest of the result's root.
+// convert converts to nydus and returns the digest of the result's root.
 func (r *run) convert(src, dst string, args ...string) digest.Digest {
 	r.t.Helper()
-	out := r.ok(append([]string{"convert", "--json", "--progress", "none", "--format", "nydus", src, dst}, args...)...)
+	return r.convertTo("nydus", src, dst, args...)
+}
+
+// convertTo converts to a format and returns the digest of the result's root.
+func (r *run) convertTo(format, src, dst string, args ...string) digest.Digest {
+	r.t.Helper()
+	out := r.ok(append([]string{"convert", "--json", "--progress", "none", "--format", format, src, dst}, args...)...)
 	var doc struct {
 		Results []struct{ Root ocispec.Descriptor }
 	}

@@ -19,26 +19,36 @@ func sources(t testing.TB) map[string]string {
 	return out
 }
 
+// formats are those that come with the command, and what can run them.
+var formats = map[string][]string{
+	"nydus":     {"wasm", "native", "inprocess"},
+	"overlaybd": {"native", "inprocess"},
+}
+
 // Whatever runs the plugin, on however many cores, and again: the same root.
 func TestSameRoot(t *testing.T) {
-	for name, src := range sources(t) {
-		t.Run(name, func(t *testing.T) {
-			var want digest.Digest
-			for _, runtime := range []string{"wasm", "native", "inprocess"} {
-				for _, env := range []string{"GOMAXPROCS=1", "GOMAXPROCS=2", "GOMAXPROCS=2"} {
-					r, out := newRun(t, env), t.TempDir()
-					got := r.convert(src, "oci:"+out+":x", "--runtime", runtime)
-					if want == "" {
-						want = got
-					}
-					if got != want {
-						t.Errorf("--runtime %s, %s: %s, want %s", runtime, env, got, want)
-					}
-					wantEmpty(t, r.tmp)
-					wantClean(t, out, "x", want)
-				}
+	for format, runtimes := range formats {
+		for name, src := range sources(t) {
+			t.Run(format+"/"+name, func(t *testing.T) { sameRoot(t, format, runtimes, src) })
+		}
+	}
+}
+
+func sameRoot(t *testing.T, format string, runtimes []string, src string) {
+	var want digest.Digest
+	for _, runtime := range runtimes {
+		for _, env := range []string{"GOMAXPROCS=1", "GOMAXPROCS=2", "GOMAXPROCS=2"} {
+			r, out := newRun(t, env), t.TempDir()
+			got := r.convertTo(format, src, "oci:"+out+":x", "--runtime", runtime)
+			if want == "" {
+				want = got
 			}
-		})
+			if got != want {
+				t.Errorf("--runtime %s, %s: %s, want %s", runtime, env, got, want)
+			}
+			wantEmpty(t, r.tmp)
+			wantClean(t, out, "x", want)
+		}
 	}
 }
 
@@ -50,13 +60,15 @@ func TestConvertAndVerify(t *testing.T) {
 			all[tag] = "oci:" + filepath.Join(dir, "images", "debian-multi") + ":" + tag
 		}
 	}
-	for name, src := range all {
-		t.Run(name, func(t *testing.T) {
-			r, out := newRun(t), "oci:"+t.TempDir()+":x"
-			r.convert(src, out)
-			r.ok("verify", src, out, "--all-platforms")
-			r.ok("check", out, "--all-platforms", "--deep")
-			wantEmpty(t, r.tmp)
-		})
+	for format := range formats {
+		for name, src := range all {
+			t.Run(format+"/"+name, func(t *testing.T) {
+				r, out := newRun(t), "oci:"+t.TempDir()+":x"
+				r.convertTo(format, src, out)
+				r.ok("verify", src, out, "--all-platforms")
+				r.ok("check", out, "--all-platforms", "--deep")
+				wantEmpty(t, r.tmp)
+			})
+		}
 	}
 }
