@@ -16,8 +16,9 @@ import (
 	"github.com/convhost/convhost/internal/session"
 )
 
-// whiteoutsAsFiles applies a tar in which a whiteout is a file of its name: one layer by itself. Its attributes mean nothing.
-func whiteoutsAsFiles(t *flatten.Tree, raw []byte) error {
+// applyLayer applies the tar of one layer by itself. For a format that keeps each layer as such a whiteout is a file of its name,
+// whose attributes mean nothing. A chained format keeps what a layer does to those below it, and here there are none.
+func (k *kit) applyLayer(t *flatten.Tree, raw []byte) error {
 	t.BeginLayer()
 	r := layer.NewReader(bytes.NewReader(raw), layer.Limits{})
 	for {
@@ -28,7 +29,11 @@ func whiteoutsAsFiles(t *flatten.Tree, raw []byte) error {
 			return err
 		}
 		h := sha256.New()
-		if e.Flags&(abi.EntryWhiteout|abi.EntryOpaque) != 0 {
+		if k.desc.Chained {
+			if _, err := io.Copy(h, r); e.Kind == abi.KindRegular && err != nil {
+				return err
+			}
+		} else if e.Flags&(abi.EntryWhiteout|abi.EntryOpaque) != 0 {
 			e = abi.Entry{Kind: abi.KindRegular, Path: e.Path}
 		} else if _, err := io.Copy(h, r); e.Kind == abi.KindRegular && err != nil {
 			return err
@@ -82,7 +87,7 @@ func (k *kit) unpackLayer() error {
 			return err
 		}
 		want, got := flatten.New(flatten.Options{}), flatten.New(flatten.Options{})
-		if err := errors.Join(whiteoutsAsFiles(want, s.tar), whiteoutsAsFiles(got, raw)); err != nil {
+		if err := errors.Join(k.applyLayer(want, s.tar), k.applyLayer(got, raw)); err != nil {
 			return err
 		}
 		return differences(want, got)

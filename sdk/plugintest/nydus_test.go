@@ -23,23 +23,23 @@ func TestNydusWasm(t *testing.T) {
 		t.Skip("with -race compiling a module takes minutes; package host/wasm has its own tests for it")
 	}
 	module := filepath.Join(t.TempDir(), "nydus.wasm")
-	build(t, module, "GOOS=wasip1", "GOARCH=wasm")
+	build(t, "nydus", module, "GOOS=wasip1", "GOARCH=wasm")
 	plugintest.Run(t, plugintest.Config{Open: plugintest.Wasm(module), BadOptions: nydusBad})
 }
 
 func TestNydusNative(t *testing.T) {
 	exe := filepath.Join(t.TempDir(), "convhost-plugin-nydus")
-	build(t, exe)
+	build(t, "nydus", exe)
 	plugintest.Run(t, plugintest.Config{Open: plugintest.Native(exe), BadOptions: nydusBad})
 }
 
-func build(t *testing.T, out string, env ...string) {
+func build(t *testing.T, plugin, out string, env ...string) {
 	t.Helper()
 	args := []string{"build"}
 	if len(env) > 0 {
 		args = append(args, "-buildmode=c-shared")
 	}
-	cmd := exec.Command("go", append(args, "-o", out, "github.com/convhost/convhost/plugins/nydus/convhost-plugin-nydus")...)
+	cmd := exec.Command("go", append(args, "-o", out, "github.com/convhost/convhost/plugins/"+plugin+"/convhost-plugin-"+plugin)...)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)
