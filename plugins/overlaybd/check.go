@@ -66,6 +66,9 @@ func (plugin) Check(ctx context.Context, c *sdk.Check) (*abi.CheckResponse, erro
 	if err != nil {
 		return &r.resp, r.add(err, "stack of layers")
 	}
+	if err := r.add(s.inOrder(), "stack of layers"); err != nil {
+		return nil, err
+	}
 	if err := r.addAll(ext4.Check(s, s.Size()), "file system"); err != nil {
 		return nil, err
 	}

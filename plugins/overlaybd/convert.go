@@ -69,7 +69,7 @@ func (c *converter) open() error {
 			return err
 		}
 		c.base, c.size, c.parent = s, s.Size(), s.uuid()
-		return nil
+		return s.inOrder()
 	case c.set.mkfs && len(c.Dicts) > 0:
 		return abi.Errorf(abi.ErrInvalid, "a dictionary is the base layer, and there is none with mkfs=true: set mkfs=false")
 	case c.set.mkfs:

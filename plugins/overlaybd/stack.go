@@ -92,3 +92,19 @@ func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo) (*stack, error) 
 
 // uuid is that of the topmost layer.
 func (s *stack) uuid() lsmt.UUID { return s.layers[len(s.layers)-1].layer.Header().UUID }
+
+// inOrder compares the UUIDs that layers give each other: a layer says which one lies below it. Readers in the field do not
+// look at them, and a zero one says nothing.
+func (s *stack) inOrder() error {
+	for i := 1; i < len(s.layers); i++ {
+		lower, l := s.layers[i-1], s.layers[i]
+		want, is := l.layer.Header().Parent, lower.layer.Header().UUID
+		if want != (lsmt.UUID{}) && is != (lsmt.UUID{}) && want != is {
+			return &abi.FormatError{
+				Class: abi.ErrCorrupt, Format: "overlaybd layer", Entry: l.info.Digest, Off: -1, Field: "parent UUID", Got: want.String(),
+				Want: is.String() + ", that of the layer below (" + lower.info.Digest + "): the layers are in the wrong order, or not of one image",
+			}
+		}
+	}
+	return nil
+}

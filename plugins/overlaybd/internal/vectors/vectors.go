@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -137,7 +138,10 @@ func Known(t testing.TB, err error) {
 // Layer returns a file of plugins/overlaybd/testdata.
 func Layer(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "testdata", name+".zst"))
+	b, err := os.ReadFile(filepath.Join("..", "testdata", name+".zst")) // from a codec's folder
+	if errors.Is(err, fs.ErrNotExist) {
+		b, err = os.ReadFile(filepath.Join("testdata", name+".zst")) // from the plugin's
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
