@@ -1,5 +1,5 @@
-// Package judge finds the tools that judge what convhost makes: nydus-image, erofs-utils, skopeo, docker-registry and the
-// kernel. None of them is needed to build or to use convhost. A tool that is missing skips its test, with a printed reason;
+// Package judge finds the tools that judge what convhost makes: nydus-image, erofs-utils, e2fsprogs, skopeo, docker-registry and
+// the kernel. None of them is needed to build or to use convhost. A tool that is missing skips its test, with a printed reason;
 // with CONVHOST_REQUIRE_JUDGES=1, as in CI, it fails it.
 //
 //	tool := judge.Tool(t, "nydus-image")
@@ -24,16 +24,18 @@ func Missing(t testing.TB, why string) {
 	t.Skipf("skipped: %s", why)
 }
 
-// Tool returns the path of a program: from PATH, or from where cargo installs.
+// Tool returns the path of a program: from PATH, from where cargo installs, or from where programs for root are.
 func Tool(t testing.TB, name string) string {
 	t.Helper()
 	if p, err := exec.LookPath(name); err == nil {
 		return p
 	}
 	home, _ := os.UserHomeDir()
-	for _, dir := range []string{os.Getenv("CARGO_HOME"), filepath.Join(home, ".cargo")} {
-		if p, err := exec.LookPath(filepath.Join(dir, "bin", name)); dir != "" && err == nil {
-			return p
+	for _, dir := range []string{os.Getenv("CARGO_HOME"), filepath.Join(home, ".cargo"), "/usr", "/"} {
+		for _, sub := range []string{"bin", "sbin"} {
+			if p, err := exec.LookPath(filepath.Join(dir, sub, name)); dir != "" && err == nil {
+				return p
+			}
 		}
 	}
 	Missing(t, name+" not installed")

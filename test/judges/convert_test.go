@@ -9,6 +9,7 @@ import (
 
 	"github.com/convhost/convhost/host"
 	"github.com/convhost/convhost/plugins/nydus"
+	"github.com/convhost/convhost/plugins/overlaybd"
 	"github.com/convhost/convhost/sdk"
 	"github.com/convhost/convhost/test/judge"
 	"github.com/convhost/convhost/test/kitchen"
@@ -21,7 +22,9 @@ const demo = "../../testdata/demo/image"
 
 func newHost(t testing.TB) *host.Host {
 	t.Helper()
-	h, err := host.New(host.WithBuiltin(host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())}), host.WithWorkDir(t.TempDir()))
+	h, err := host.New(host.WithWorkDir(t.TempDir()),
+		host.WithBuiltin(host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())}),
+		host.WithBuiltin(host.Builtin{Name: "overlaybd", InProcess: sdk.InProcess(overlaybd.New())}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,15 +49,21 @@ type converted struct {
 // convert converts source, "DIR:TAG", and takes the image for platform.
 func convert(t testing.TB, h *host.Host, source, platform string, options map[string]string) *converted {
 	t.Helper()
+	return open(t, convertTo(t, h, "nydus", source, platform, options), "out", platform)
+}
+
+// convertTo converts source to a layout with the tag "out" and returns its directory.
+func convertTo(t testing.TB, h *host.Host, format, source, platform string, options map[string]string) string {
+	t.Helper()
 	out := t.TempDir()
-	req := host.ConvertRequest{Source: "oci:" + source, Targets: []host.Target{{Format: "nydus", Dest: "oci:" + out + ":out", Options: options}}}
+	req := host.ConvertRequest{Source: "oci:" + source, Targets: []host.Target{{Format: format, Dest: "oci:" + out + ":out", Options: options}}}
 	if platform != "" {
 		req.Select.Platforms = []string{platform}
 	}
 	if _, err := h.Convert(t.Context(), req); err != nil {
-		t.Fatalf("convert %s with %v: %v", source, options, err)
+		t.Fatalf("convert %s to %s with %v: %v", source, format, options, err)
 	}
-	return open(t, out, "out", platform)
+	return out
 }
 
 func open(t testing.TB, dir, tag, platform string) *converted {
@@ -84,9 +93,15 @@ var images = map[string][][]byte{
 // source makes the layout of an image above and returns it as "DIR:TAG".
 func source(t testing.TB, tag string) string {
 	t.Helper()
+	return sourceOf(t, tag, images[tag]...)
+}
+
+// sourceOf makes the layout of an image with these layers and returns it as "DIR:TAG".
+func sourceOf(t testing.TB, tag string, tars ...[]byte) string {
+	t.Helper()
 	d := ocidir.New(t)
 	var layers []ocidir.Layer
-	for _, tar := range images[tag] {
+	for _, tar := range tars {
 		layers = append(layers, ocidir.Gzip(tar))
 	}
 	d.Image(tag, layers...)

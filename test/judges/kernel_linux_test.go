@@ -22,27 +22,15 @@ import (
 // the flattened source.
 func TestKernelErofs(t *testing.T) {
 	judge.Root(t)
-	losetup, mount := judge.Tool(t, "losetup"), judge.Tool(t, "mount")
 	kernelHas(t, "erofs")
 	h := newHost(t)
 	erofsCases(t, func(t *testing.T, ref, platform string, o map[string]string) {
 		x := expand(t, convert(t, h, ref, platform, o))
-		loop := func(file string) string {
-			dev := strings.TrimSpace(judge.Run(t, losetup, "--find", "--show", "--read-only", file))
-			t.Cleanup(func() { judge.Run(t, losetup, "--detach", dev) })
-			return dev
-		}
 		options := "ro"
 		for _, d := range x.devices {
-			options += ",device=" + loop(d)
+			options += ",device=" + loop(t, d)
 		}
-		dir := t.TempDir()
-		judge.Run(t, mount, "-t", "erofs", "-o", options, loop(x.boot), dir)
-		t.Cleanup(func() {
-			if err := unix.Unmount(dir, 0); err != nil {
-				t.Error(err)
-			}
-		})
+		dir := mounted(t, "erofs", options, loop(t, x.boot))
 		opt := flatten.CompareOptions{WholeSeconds: true, ImpliedUnspecified: true}
 		report(t, flatten.Compare(sourceTree(t, ref, platform).Records(), func(yield func(flatten.Record) bool) {
 			for _, r := range mountRecords(t, dir) {
@@ -52,6 +40,28 @@ func TestKernelErofs(t *testing.T) {
 			}
 		}, opt))
 	})
+}
+
+// loop makes a read-only block device of a file, for as long as the test lasts.
+func loop(t testing.TB, file string) string {
+	t.Helper()
+	losetup := judge.Tool(t, "losetup")
+	dev := strings.TrimSpace(judge.Run(t, losetup, "--find", "--show", "--read-only", file))
+	t.Cleanup(func() { judge.Run(t, losetup, "--detach", dev) })
+	return dev
+}
+
+// mounted mounts a device for as long as the test lasts and returns the directory.
+func mounted(t testing.TB, fstype, options, device string) string {
+	t.Helper()
+	dir := t.TempDir()
+	judge.Run(t, judge.Tool(t, "mount"), "-t", fstype, "-o", options, device, dir)
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // kernelHas skips the test where the kernel lacks a file system.
@@ -84,7 +94,7 @@ func mountRecords(t testing.TB, root string) []flatten.Record {
 		if rel == "." {
 			rel = ""
 		}
-		r := flatten.Record{Path: rel, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, MtimeSec: int64(st.Mtim.Sec)}
+		r := flatten.Record{Path: rel, Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, MtimeSec: int64(st.Mtim.Sec), MtimeNs: uint32(st.Mtim.Nsec)}
 		if r.Xattrs, err = xattrs(name); err != nil {
 			return err
 		}

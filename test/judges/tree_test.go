@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/convhost/convhost/internal/layer"
 	"github.com/convhost/convhost/internal/layer/flatten"
 	"github.com/convhost/convhost/internal/layer/inflate"
@@ -30,25 +28,55 @@ func flattened(t testing.TB, layers ...io.Reader) *flatten.Tree {
 // sourceTree flattens the image "DIR:TAG".
 func sourceTree(t testing.TB, ref, platform string) *flatten.Tree {
 	t.Helper()
-	dir, tag, _ := strings.Cut(ref, ":")
-	d := ocidir.Open(t, dir)
 	tree := flatten.New(flatten.Options{})
-	for _, l := range d.Manifest(tag, platform).Layers {
-		f, err := os.Open(d.Blob(l.Digest))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := inflate.Open(t.Context(), f, inflate.Options{MediaType: l.MediaType, StoredDigest: digest.Digest(l.Digest), StoredSize: l.Size})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := tree.ApplyTar(t.Context(), layer.NewReader(s, layer.Limits{})); err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
-		f.Close()
+	for _, l := range sourceLayers(t, ref, platform) {
+		l.apply(t, tree)
 	}
 	return tree
+}
+
+// sourceLayer is a layer of an image to convert.
+type sourceLayer struct {
+	descriptor
+	file string
+}
+
+// sourceLayers lists the layers of the image "DIR:TAG", lowest first.
+func sourceLayers(t testing.TB, ref, platform string) (out []sourceLayer) {
+	t.Helper()
+	dir, tag, _ := strings.Cut(ref, ":")
+	d := ocidir.Open(t, dir)
+	for _, l := range d.Manifest(tag, platform).Layers {
+		out = append(out, sourceLayer{l, d.Blob(l.Digest)})
+	}
+	return out
+}
+
+// tar calls use with the layer's tar.
+func (l sourceLayer) tar(t testing.TB, use func(io.Reader) error) {
+	t.Helper()
+	f, err := os.Open(l.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	s, err := inflate.Open(t.Context(), f, inflate.Options{MediaType: l.MediaType, StoredDigest: l.Digest, StoredSize: l.Size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := use(s); err != nil {
+		t.Fatalf("layer %s: %v", l.Digest, err)
+	}
+}
+
+// apply puts the layer upon a tree.
+func (l sourceLayer) apply(t testing.TB, tree *flatten.Tree) {
+	t.Helper()
+	l.tar(t, func(r io.Reader) error {
+		_, err := tree.ApplyTar(t.Context(), layer.NewReader(r, layer.Limits{}))
+		return err
+	})
 }
 
 // wantEqualTrees compares an unpacked image with its layers.

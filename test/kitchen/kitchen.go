@@ -105,7 +105,10 @@ func Text(seed uint64, n int) []byte {
 }
 
 // Base is a lowest layer of regular files, directories and links; no device, fifo or whiteout.
-func Base() []byte {
+func Base() []byte { return BaseWith(9000) }
+
+// BaseWith is Base with an extended attribute of n bytes: formats have limits.
+func BaseWith(n int) []byte {
 	t := New()
 	t.Add(tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o751, Uid: 3, Gid: 4}, nil)
 	t.Dir("bin", "etc", "data", "many", "opaque", "swap", "x")
@@ -121,7 +124,7 @@ func Base() []byte {
 	t.Add(tar.Header{Name: "bin/setuid", Mode: 0o6755, Uid: 70000, Gid: 1<<31 - 1}, Text(7, 300))
 	t.Add(tar.Header{Name: "etc/far", ModTime: time.Unix(1<<33, 0)}, []byte("after 2106"))
 	t.Xattrs("x/some", []byte("x"), map[string]string{"user.z": "last", "user.a": "first", "security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "user.bin": "\x00\x01\n\xff"})
-	t.Xattrs("x/large", nil, map[string]string{"user.large": strings.Repeat("v", 9000), "trusted.t": ""})
+	t.Xattrs("x/large", nil, map[string]string{"user.large": strings.Repeat("v", n), "trusted.t": ""})
 	t.Symlink("bin/sh", "setuid").Symlink("etc/"+strings.Repeat("s", 200), strings.Repeat("t/", 2000)).Symlink("lib", "usr/lib")
 	for _, n := range []string{"-x", ".!", ".hidden", "..two", "ü", "日本語", "\u00a0", "~", "with space", "new\nline", strings.Repeat("n", 255)} {
 		t.File("x/"+n, []byte(n))

@@ -1,0 +1,21 @@
+package judges
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/convhost/convhost/internal/layer/flatten"
+	"github.com/convhost/convhost/test/judge"
+	"github.com/convhost/convhost/test/rawobd"
+)
+
+// The kernel mounts the device of layers 0 to i, for every i, and every attribute of every name is that of the flattened source.
+func TestKernelExt4(t *testing.T) {
+	judge.Root(t)
+	kernelHas(t, "ext4")
+	chainCases(t, func(t *testing.T, dev *rawobd.Device, tree *flatten.Tree) {
+		got := mountRecords(t, mounted(t, "ext4", "ro", loop(t, dev.File.Name())))
+		got = slices.DeleteFunc(got, func(r flatten.Record) bool { return r.Path == "lost+found" }) // as mkfs made it
+		report(t, flatten.Compare(tree.Records(), slices.Values(got), flatten.CompareOptions{}))
+	})
+}
