@@ -16,6 +16,15 @@ type Target struct {
 	Dest    string            // reference of the result, in skopeo's syntax
 	Options map[string]string // of the plugin; see PluginInfo.Description.Options
 	Runtime Runtime
+
+	MediaTypes MediaTypes // default MediaTypesSource
+	// Referrers makes every manifest and index of the result name the one it was made of as its subject, with the
+	// format's artifact type: a registry then lists the result among the source's referrers, if both are in one
+	// repository. The documents become OCI's. ErrUnsupported for formats without an artifact type.
+	Referrers bool
+	// Dicts are files that the plugin may read, in this order: a base layer, a dictionary of chunks. Results depend on
+	// their bytes, not on their names. ErrUnsupported for plugins that take none.
+	Dicts []string
 }
 
 // Selection says which images of an index are meant. The zero value is all of them; where only one can be meant, as in
@@ -41,6 +50,10 @@ type ConvertRequest struct {
 	Select       Selection
 	Attestations Attestations
 	Verify       bool // compare every converted image with its source before it is published
+
+	DryRun   bool   // do everything but publish: targets are not opened, their Dest may be empty
+	DumpDir  string // if set, a directory that appears with all documents of the results; must not exist, or be empty
+	KeepWork bool   // leave the working directory of the conversion behind: EventWorkKept says where it is
 }
 
 // Result is one converted target.
@@ -51,6 +64,7 @@ type Result struct {
 	Root      ocispec.Descriptor `json:"root"`
 	Manifests []ManifestResult   `json:"manifests"`
 	Dropped   []Dropped          `json:"dropped,omitempty"`
+	DryRun    bool               `json:"dryRun,omitempty"` // nothing was published
 	Plugin    PluginInfo         `json:"-"`
 }
 
@@ -59,6 +73,7 @@ type ManifestResult struct {
 	Platform  string             `json:"platform,omitempty"`
 	Source    ocispec.Descriptor `json:"source"`
 	Converted ocispec.Descriptor `json:"converted"`
+	Already   bool               `json:"already,omitempty"` // it was of the format, and is passed on as it is: Layers is empty
 	Layers    []LayerResult      `json:"layers"`
 	Warnings  []string           `json:"warnings,omitempty"`
 }

@@ -38,12 +38,20 @@ func (h *Host) Convert(ctx context.Context, req ConvertRequest) ([]Result, error
 	defer done()
 	var results []Result
 	err = h.withSource(ctx, req.Source, func(src *source) error {
+		if req.KeepWork {
+			h.keepWork(ctx, src)
+		}
 		h.emit(Event{Kind: EventResolved, Descriptor: src.root})
 		sel, err := selectImages(src.graph, req)
 		if err != nil {
 			return err
 		}
 		convs, err := h.conversions(ctx, src, req, dests)
+		defer func() {
+			for _, c := range convs {
+				c.dicts.close()
+			}
+		}()
 		if err != nil {
 			return err
 		}
@@ -54,7 +62,7 @@ func (h *Host) Convert(ctx context.Context, req ConvertRequest) ([]Result, error
 		if err := g.Wait(); err != nil {
 			return err
 		}
-		results, err = h.publish(ctx, convs, req.Verify)
+		results, err = h.complete(ctx, convs, req)
 		return err
 	})
 	return results, err
@@ -71,12 +79,15 @@ func checkTargets(req ConvertRequest) ([]transport.Reference, error) {
 	}
 	var refs []transport.Reference
 	for i, t := range req.Targets {
-		r, err := transport.ParseReference(t.Dest)
+		r, err := t.dest(req.DryRun)
+		if err == nil {
+			err = t.check()
+		}
 		if err != nil {
 			return nil, err
 		}
 		for j := range i {
-			if req.Targets[j].Dest == t.Dest {
+			if req.Targets[j].Dest == t.Dest && t.Dest != "" {
 				return nil, abi.Errorf(abi.ErrInvalid, "two targets go to %s", t.Dest)
 			}
 		}
@@ -106,6 +117,7 @@ type conversion struct {
 	host   *Host
 	plugin *plugin
 	target Target
+	dicts  *dicts
 	ref    transport.Reference
 	src    *source
 	store  cas.Store
@@ -127,14 +139,18 @@ func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest,
 	var convs []*conversion
 	for i, t := range req.Targets {
 		p, err := h.plugins.get(ctx, t.Format, t.Runtime)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = t.suits(&p.info.Description)
 		}
-		if err := checkOptions(&p.info.Description, t.Options); err != nil {
-			return nil, err
+		var d *dicts
+		if err == nil {
+			d, err = openDicts(ctx, t.Dicts)
+		}
+		if err != nil {
+			return convs, err
 		}
 		convs = append(convs, &conversion{
-			host: h, plugin: p, target: t, ref: refs[i], src: src, store: src.store, slots: slots,
+			host: h, plugin: p, target: t, dicts: d, ref: refs[i], src: src, store: src.store, slots: slots,
 			log: h.cfg.log.With("format", p.info.Name), once: once{jobs: map[layerKey]*onceJob{}},
 			manifests: map[digest.Digest]*ManifestResult{},
 		})
@@ -179,7 +195,13 @@ func (c *conversion) progress(desc ocispec.Descriptor) func(n int) {
 
 // run converts everything that was selected; results are in the store.
 func (c *conversion) run(ctx context.Context, sel *graph.Selection) (err error) {
-	c.rewritten, err = graph.Rewrite(ctx, c.src.graph, sel, c.manifest, storeWriter{c.store}, graph.RewriteOptions{})
+	c.rewritten, err = graph.Rewrite(ctx, c.src.graph, sel, c.manifest, storeWriter{c.store}, c.rewriting())
+	if cerr := c.dicts.unchanged(); cerr != nil && ctx.Err() == nil {
+		return cerr // whatever the plugin made of it
+	}
+	if err == nil {
+		err = c.written()
+	}
 	if err != nil {
 		return err
 	}
@@ -218,7 +240,7 @@ func (c *conversion) manifest(ctx context.Context, n *graph.Node) (*graph.Conver
 		return nil, err
 	}
 	f, err := c.finish(ctx, layers, layerInfos(n, true, true), abi.MergeRequest{
-		Platform: platformOf(n), ManifestMediaType: n.Desc.MediaType, Config: n.ConfigNode().Raw,
+		Platform: platformOf(n), ManifestMediaType: c.manifestType(n), Config: n.ConfigNode().Raw,
 	})
 	if err != nil {
 		return nil, &Error{Op: "convert", Format: c.plugin.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: -1, Err: err}
@@ -257,7 +279,7 @@ func layerInfos(n *graph.Node, chained, whole bool) []abi.LayerInfo {
 // layers converts the layers of one image: side by side, or each upon its parents if the format is chained.
 func (c *conversion) layers(ctx context.Context, n *graph.Node, infos []abi.LayerInfo) ([]*converted, error) {
 	nodes := n.Layers()
-	keys := keysOf(infos, c.plugin.info.Description.Chained)
+	keys := keysOf(infos, c.plugin.info.Description.Chained, c.dicts.infos)
 	out := make([]*converted, len(nodes))
 	one := func(ctx context.Context, i int, parents []part) error {
 		desc := nodes[i].Desc
@@ -346,7 +368,7 @@ func (c *conversion) result() Result {
 	for _, m := range c.rewritten.Converted {
 		res := c.manifests[m.Source.Desc.Digest]
 		if res == nil { // it was of this format already
-			res = &ManifestResult{Platform: platformOf(m.Source), Source: m.Source.Desc}
+			res = &ManifestResult{Platform: platformOf(m.Source), Source: m.Source.Desc, Already: true}
 		}
 		res.Converted = m.Target
 		r.Manifests = append(r.Manifests, *res)
@@ -357,9 +379,34 @@ func (c *conversion) result() Result {
 	return r
 }
 
+// complete verifies, dumps and publishes what was converted, as far as the request asks for it.
+func (h *Host) complete(ctx context.Context, convs []*conversion, req ConvertRequest) (results []Result, err error) {
+	for _, c := range convs {
+		if req.Verify {
+			if err := c.verify(ctx); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if req.DumpDir != "" {
+		if err := h.dump(ctx, req.DumpDir, convs); err != nil {
+			return nil, err
+		}
+	}
+	if !req.DryRun {
+		return h.publish(ctx, convs)
+	}
+	for _, c := range convs {
+		r := c.result()
+		r.DryRun = true
+		results = append(results, r)
+	}
+	return results, nil
+}
+
 // publish pushes all results, then makes their names visible. The results are those that were published, also beside an
 // error.
-func (h *Host) publish(ctx context.Context, convs []*conversion, verify bool) (results []Result, err error) {
+func (h *Host) publish(ctx context.Context, convs []*conversion) (results []Result, err error) {
 	var targets []transport.Target
 	defer func() {
 		for i, t := range targets {
@@ -372,11 +419,6 @@ func (h *Host) publish(ctx context.Context, convs []*conversion, verify bool) (r
 		}
 	}()
 	for _, c := range convs {
-		if verify {
-			if err := c.verify(ctx); err != nil {
-				return nil, err
-			}
-		}
 		t, err := transport.OpenTarget(ctx, c.ref, h.cfg.transport)
 		if err != nil {
 			return nil, err

@@ -21,6 +21,7 @@ const (
 	EventPushProgress  EventKind = "push-progress"
 	EventPublished     EventKind = "published" // Descriptor is the converted root, visible at Dest
 	EventDropped       EventKind = "dropped"   // Descriptor is not in the converted graph: Message says why
+	EventWorkKept      EventKind = "work-kept" // Message is the directory
 	EventWarning       EventKind = "warning"
 )
 

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		if len(os.Args) > 1 && os.Args[1] == "nydus" {
 			sdk.Main(nydus.New())
 		}
+		if len(os.Args) > 1 && os.Args[1] == "dict" {
+			sdk.Main(dictionaryReader())
+		}
 		sdk.Main(&copier{})
 	}
 	goleak.VerifyTestMain(m)
@@ -51,14 +54,19 @@ type copier struct {
 	input   abi.Role
 	chained bool
 	options []abi.OptionSpec
+	say     func(*abi.Description)                                                // changes the description
 	convert func(ctx context.Context, l *sdk.Layer) (*abi.ConvertResponse, error) // nil: copy
 	lie     func(h *tar.Header, body *[]byte) bool                                // changes what Unpack gives; false drops the member
 	unpack  func(u *sdk.Unpack) error                                             // instead of it
 }
 
 func (c *copier) Describe() abi.Description {
-	return abi.Description{Name: cmp.Or(c.name, "copy"), Version: "1", Summary: "copies tars", Input: cmp.Or(c.input, abi.RoleLayerTar),
+	d := abi.Description{Name: cmp.Or(c.name, "copy"), Version: "1", Summary: "copies tars", Input: cmp.Or(c.input, abi.RoleLayerTar),
 		Chained: c.chained, Options: c.options, Markers: []abi.Marker{{Annotation: copyMarker}}}
+	if c.say != nil {
+		c.say(&d)
+	}
+	return d
 }
 
 func (c *copier) ConvertLayer(ctx context.Context, l *sdk.Layer) (*abi.ConvertResponse, error) {

@@ -44,11 +44,11 @@ func (c *converted) size() (n int64) {
 // in which the result depends on them.
 type layerKey digest.Digest
 
-// keysOf returns the keys of the layers of an image.
-func keysOf(infos []abi.LayerInfo, chained bool) []layerKey {
+// keysOf returns the keys of the layers of an image. Dictionaries count by their bytes.
+func keysOf(infos []abi.LayerInfo, chained bool, dicts []abi.PartInfo) []layerKey {
 	keys := make([]layerKey, len(infos))
 	for i, info := range infos {
-		keys[i] = layerKey(digest.FromBytes(abi.Marshal(&info)))
+		keys[i] = layerKey(digest.FromBytes(abi.Marshal(&abi.ConvertRequest{Layer: info, Dicts: dicts})))
 		if chained && i > 0 {
 			keys[i] = layerKey(digest.FromString(string(keys[i-1]) + " " + string(keys[i])))
 		}
@@ -135,10 +135,10 @@ func (c *conversion) convertLayer(ctx context.Context, desc ocispec.Descriptor, 
 		return nil, err
 	}
 	defer closeParents()
-	grants.Parents = granted
+	grants.Parents, grants.Dicts = granted, c.dicts.parts
 	out := &outputs{ctx: ctx, store: c.store}
 	grants.OpenSink = out.open
-	req := abi.ConvertRequest{Layer: info, Options: c.target.Options, Parents: infos, Features: abi.Features()}
+	req := abi.ConvertRequest{Layer: info, Options: c.target.Options, Parents: infos, Dicts: c.dicts.infos, Features: abi.Features()}
 	answer, err := c.plugin.run.run(ctx, abi.OpConvertLayer, abi.Marshal(&req), grants)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type Limits struct {
 	OutputBase   int64         // a plugin may write this much,
 	OutputFactor int64         // and this many bytes for each byte that it reads; defaults 64 MiB and 3
 	Layers       int           // layers converted at the same time; default the number of cores
+	Manifests    int           // images of an index converted at the same time; default the number of cores
 }
 
 // DefaultLimits returns the defaults.

@@ -47,10 +47,10 @@ func (c *conversion) finish(ctx context.Context, layers []*converted, infos []ab
 		return nil, err
 	}
 	defer done()
-	req.Parts, req.Options, req.Features = partInfos, c.target.Options, abi.Features()
+	req.Parts, req.Options, req.Dicts, req.Features = partInfos, c.target.Options, c.dicts.infos, abi.Features()
 	out := &outputs{ctx: ctx, store: c.store}
 	answer, err := c.plugin.run.run(ctx, abi.OpMergeLayers, abi.Marshal(&req), session.Config{
-		Pool: c.host.pool, Parts: granted, OpenSink: out.open, Limits: c.host.sessionLimits(), Log: c.log,
+		Pool: c.host.pool, Parts: granted, Dicts: c.dicts.parts, OpenSink: out.open, Limits: c.host.sessionLimits(), Log: c.log,
 	})
 	if err != nil {
 		return nil, err

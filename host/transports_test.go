@@ -39,6 +39,29 @@ func registryHost(t testing.TB) string {
 	return strings.TrimPrefix(srv.URL, "http://")
 }
 
+// oldRegistryHost is a registry that knows no referrers.
+func oldRegistryHost(t testing.TB) string {
+	t.Helper()
+	reg := registryHandler(t)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/referrers/") {
+			http.NotFound(w, r)
+			return
+		}
+		rec := httptest.NewRecorder()
+		reg.ServeHTTP(rec, r)
+		for k, v := range rec.Header() {
+			if k != "Oci-Subject" { // says that the registry keeps the list itself
+				w.Header()[k] = v
+			}
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes())
+	}))
+	t.Cleanup(srv.Close)
+	return strings.TrimPrefix(srv.URL, "http://")
+}
+
 // copyTo carries an image from one place to another as it is.
 func (e *env) copyTo(i *image, n *graph.Node, dest string) {
 	e.t.Helper()

@@ -24,8 +24,8 @@ const configHelp = `Settings are taken from, each winning over those before it:
   3. flags.
 
 A setting has the name of its flag, without dashes in front. Settings are all flags of "convhost help options" but
---config, and of convert also --platform, --attestations and --verify. Lists are lists in the file; in the
-environment, directories are separated as in PATH and platforms by commas. A name that is none is an error.
+--config, and of convert also --platform, --attestations, --media-types, --referrer and --verify. Lists are lists in the
+file; in the environment, directories are separated as in PATH and platforms by commas. A name that is none is an error.
 
   # ~/.config/convhost/config.yaml
   plugin-dir: [/usr/local/lib/convhost/plugins]
@@ -37,7 +37,7 @@ environment, directories are separated as in PATH and platforms by commas. A nam
 const envPrefix = "CONVHOST_"
 
 // extraSettings are flags of single commands that are settings too.
-var extraSettings = []string{"platform", "attestations", "verify"}
+var extraSettings = []string{"platform", "attestations", "media-types", "referrer", "verify"}
 
 // configure applies file and environment to the flags that were not given. The flags' own parsers judge the values.
 func (a *app) configure(cmd *cobra.Command) error {

@@ -129,6 +129,8 @@ func (c *console) line(e host.Event) string {
 			return ""
 		}
 		return "convhost: warning: " + clean(e.Message)
+	case host.EventWorkKept:
+		return "convhost: working directory: " + clean(e.Message)
 	case host.EventLayerDone:
 		if c.mode == progressNone {
 			return ""

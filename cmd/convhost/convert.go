@@ -19,11 +19,12 @@ source with --to FORMAT=DST instead of DST and --format.
 If SRC is an index, all its images that can run are converted and DST is an index again; --platform narrows that.
 Attestations speak of the source's bytes and are dropped, unless --attestations keep.
 
-DST gets its name last: until then, or after an error, nothing is visible there.`
+DST gets its name last: until then, or after an error, nothing is visible there. With --dry-run it may be left out.`
 
 const convertExamples = `  convhost convert oci:app:1 oci:out:1 --format nydus
   convhost convert docker://registry.example/app:1 docker://registry.example/app:1-nydus --format nydus --verify
-  convhost convert oci:app:1 --to nydus=oci:out:nydus --to ./squash.wasm=oci:out:squash --platform linux/amd64`
+  convhost convert oci:app:1 --to nydus=oci:out:nydus --to ./squash.wasm=oci:out:squash --platform linux/amd64
+  convhost convert oci:app:1 --format nydus --dry-run --verify --dump-manifest ./documents`
 
 type convertFlags struct {
 	format       string
@@ -31,7 +32,13 @@ type convertFlags struct {
 	options      []string
 	sel          selection
 	attestations string
+	mediaTypes   string
+	referrers    bool
+	dicts        []string
 	verify       bool
+	dryRun       bool
+	dump         string
+	keepWork     bool
 }
 
 func (a *app) convertCommand() *cobra.Command {
@@ -55,7 +62,16 @@ func (a *app) convertCommand() *cobra.Command {
 	f.sel.register(cmd, "convert", "; the default")
 	fs.Var(oneOf(&f.attestations, string(host.AttestationsDrop), []string{string(host.AttestationsDrop), string(host.AttestationsKeep)}),
 		"attestations", "`drop|keep` attestations of converted images")
+	fs.Var(oneOf(&f.mediaTypes, string(host.MediaTypesSource), mediaTypes), "media-types",
+		"write documents with the media types of `source|oci|docker`; source: as it has them, and OCI's where Docker's cannot say it")
+	fs.BoolVar(&f.referrers, "referrer", false, "let manifests and indexes refer to those they were made of (artifact type and subject); makes them OCI's")
+	fs.StringArrayVar(&f.dicts, "dict", nil, "let the plugin read the file `[FORMAT:]PATH`: a base layer, a dictionary (repeatable)")
 	fs.BoolVar(&f.verify, "verify", false, "compare every converted image with its source before it is published")
+	fs.BoolVar(&f.dryRun, "dry-run", false, "do everything but publish; DST may be left out")
+	fs.StringVar(&f.dump, "dump-manifest", "", "write the new index, manifests and configs into the directory `DIR`, which must be new or empty")
+	fs.BoolVar(&f.keepWork, "keep-work", false, "leave the working directory behind and say where it is")
+	must(cmd.MarkFlagDirname("dump-manifest"))
+	must(cmd.RegisterFlagCompletionFunc("media-types", fixed(mediaTypes...)))
 	must(cmd.RegisterFlagCompletionFunc("format", a.completeFormats))
 	must(cmd.RegisterFlagCompletionFunc("to", a.completeTargets))
 	must(cmd.RegisterFlagCompletionFunc("option", a.completeOptions(&f)))
@@ -63,34 +79,57 @@ func (a *app) convertCommand() *cobra.Command {
 	return cmd
 }
 
+var mediaTypes = []string{string(host.MediaTypesSource), string(host.MediaTypesOCI), string(host.MediaTypesDocker)}
+
 // request makes a request of the flags.
 func (f *convertFlags) request(cmd *cobra.Command, args []string, rt host.Runtime) (host.ConvertRequest, error) {
-	req := host.ConvertRequest{Source: args[0], Attestations: host.Attestations(f.attestations), Verify: f.verify}
+	req := host.ConvertRequest{Source: args[0], Attestations: host.Attestations(f.attestations), Verify: f.verify,
+		DryRun: f.dryRun, DumpDir: f.dump, KeepWork: f.keepWork}
 	var err error
 	if req.Select, err = f.sel.selection(cmd, true); err != nil {
 		return req, err
 	}
 	switch {
-	case len(f.to) == 0 && len(args) < 2:
+	case len(f.to) == 0 && len(args) < 2 && !f.dryRun:
 		return req, usage(cmd, "DST is missing")
 	case len(f.to) == 0 && f.format == "":
 		return req, withHint(abi.Errorf(abi.ErrInvalid, "--format is missing"), "convhost plugin list shows the formats")
 	case len(f.to) == 0:
-		req.Targets = []host.Target{{Format: f.format, Dest: args[1], Runtime: rt}}
+		req.Targets = []host.Target{{Format: f.format, Runtime: rt}}
+		if len(args) > 1 {
+			req.Targets[0].Dest = args[1]
+		}
 	case len(args) > 1 || f.format != "":
 		return req, usage(cmd, "--to takes the place of DST and --format: give one or the other")
 	}
 	for _, to := range f.to {
 		format, dest, ok := strings.Cut(to, "=")
-		if !ok || format == "" || dest == "" {
+		if format == "" || (!ok || dest == "") && !f.dryRun {
 			return req, usage(cmd, "--to %q: want FORMAT=DST", to)
 		}
-		if slices.ContainsFunc(req.Targets, func(t host.Target) bool { return t.Dest == dest }) {
+		if slices.ContainsFunc(req.Targets, func(t host.Target) bool { return t.Dest == dest && dest != "" }) {
 			return req, usage(cmd, "--to %q: %s is the target of another format already", to, dest)
 		}
 		req.Targets = append(req.Targets, host.Target{Format: format, Dest: dest, Runtime: rt})
 	}
+	f.addFamily(req.Targets)
 	return req, f.addOptions(cmd, req.Targets)
+}
+
+// addFamily gives each target what is said of all, and its dictionaries. A path that begins like a format of this run is
+// written with ./ in front.
+func (f *convertFlags) addFamily(targets []host.Target) {
+	for i := range targets {
+		t := &targets[i]
+		t.MediaTypes, t.Referrers = host.MediaTypes(f.mediaTypes), f.referrers
+		for _, d := range f.dicts {
+			if path, ok := strings.CutPrefix(d, t.Format+":"); ok {
+				t.Dicts = append(t.Dicts, path)
+			} else if !slices.ContainsFunc(targets, func(o host.Target) bool { return strings.HasPrefix(d, o.Format+":") }) {
+				t.Dicts = append(t.Dicts, d)
+			}
+		}
+	}
 }
 
 // addOptions gives each target its options.
@@ -173,7 +212,7 @@ func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
 
 func printResults(t *table, results []host.Result) {
 	for _, r := range results {
-		t.line("%s  %s  %s", r.Dest, r.Root.Digest, r.Format)
+		t.line("%s  %s  %s", pick(r.DryRun, "not published", r.Dest), r.Root.Digest, r.Format)
 		for _, m := range r.Manifests {
 			var from, to int64
 			for _, l := range m.Layers {
@@ -181,6 +220,10 @@ func printResults(t *table, results []host.Result) {
 				if l.Source != nil {
 					from += l.Source.Size
 				}
+			}
+			if m.Already {
+				t.row("  "+m.Platform, string(m.Converted.Digest), "already "+r.Format)
+				continue
 			}
 			t.row("  "+m.Platform, string(m.Converted.Digest), count(len(m.Layers), "layer"), size(from)+" → "+size(to))
 		}

@@ -89,6 +89,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.Int64Var(&l.OutputFactor, "limit-output-factor", l.OutputFactor, "… and `N` bytes for each byte that it reads")
 	f.Var((*byteSize)(&l.InFlight), "limit-in-flight", "hold `SIZE` of file bodies in memory at a time; default 8 MiB a core, at most 64 MiB")
 	f.IntVar(&l.Layers, "limit-layers", 0, "convert `N` layers at a time; default the number of cores")
+	f.IntVar(&l.Manifests, "limit-manifests", 0, "convert `N` images of an index at a time; default the number of cores")
 }
 
 // prepare completes and checks the settings before the engine is opened.

@@ -15,7 +15,7 @@ const EphemeralPrefix = "convhost-"
 // files), which must exist, and removes those that killed processes left there. Close removes the store.
 //
 // A parentDir on the file system of the conversion's target lets the target take blobs over by a hard link.
-func OpenEphemeral(ctx context.Context, parentDir string) (Store, error) {
+func OpenEphemeral(ctx context.Context, parentDir string) (*Ephemeral, error) {
 	if parentDir == "" {
 		parentDir = os.TempDir()
 	}
@@ -28,16 +28,24 @@ func OpenEphemeral(ctx context.Context, parentDir string) (Store, error) {
 		scratch.Remove()
 		return nil, err
 	}
-	return &ephemeral{embedded: s, scratch: scratch}, nil
+	return &Ephemeral{embedded: s, scratch: scratch}, nil
 }
 
-type ephemeral struct {
+// Ephemeral is a Store that disappears.
+type Ephemeral struct {
 	*embedded
 	scratch *lockfile.Scratch
 }
 
+// Keep makes the store outlive its use: Close leaves the directory, which nobody removes any more, and which is
+// returned. [Open] opens the directory "store" in it.
+func (e *Ephemeral) Keep() string {
+	e.scratch.Keep()
+	return e.scratch.Dir
+}
+
 // Close implements Store; it also removes the directory.
-func (e *ephemeral) Close() error {
+func (e *Ephemeral) Close() error {
 	err := e.embedded.Close()
 	if rerr := e.scratch.Remove(); err == nil {
 		err = rerr

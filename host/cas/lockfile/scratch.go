@@ -59,6 +59,11 @@ func (s *Scratch) Remove() error {
 	return s.err
 }
 
+// Keep gives the directory up without deleting it: it is nobody's scratch any more, and Remove does nothing.
+func (s *Scratch) Keep() {
+	s.once.Do(func() { s.err = s.lock.Remove() })
+}
+
 // Sweep removes the scratch directories in parent that begin with prefix and whose owner no longer lives. It leaves
 // what it may not touch, so it has no error.
 func Sweep(parent, prefix string) {
