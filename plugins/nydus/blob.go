@@ -71,14 +71,20 @@ func (b *blob) member(m *rafs6.Member) ([]byte, error) {
 	return plain, nil
 }
 
+// boot returns the layer's own bootstrap.
+func (b *blob) boot() ([]byte, error) {
+	boot, err := b.member(b.file.Boot)
+	if err == nil && boot == nil {
+		err = &abi.FormatError{Class: abi.ErrCorrupt, Format: "nydus blob", Off: b.Size(), Field: "members", Want: "a bootstrap (image.boot)"}
+	}
+	return boot, err
+}
+
 // tree reads the layer's own bootstrap.
 func (b *blob) tree() (*rafs6.Tree, error) {
-	boot, err := b.member(b.file.Boot)
+	boot, err := b.boot()
 	if err != nil {
 		return nil, err
-	}
-	if boot == nil {
-		return nil, &abi.FormatError{Class: abi.ErrCorrupt, Format: "nydus blob", Off: b.Size(), Field: "members", Want: "a bootstrap (image.boot)"}
 	}
 	return rafs6.Open(boot)
 }

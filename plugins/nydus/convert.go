@@ -49,8 +49,18 @@ func (plugin) ConvertLayer(_ context.Context, l *sdk.Layer) (*abi.ConvertRespons
 			Sink: 0, Name: "blob", MediaType: blobMediaType, Size: info.Size, Digest: "sha256:" + hexOf(info.SHA256),
 			Annotations: map[string]string{annotationBlob: "true"},
 		}},
-		State: tree.State(),
+		State: tree.State(bootSum(written)),
 	}, nil
+}
+
+// bootSum is the digest of the bootstrap among what was written.
+func bootSum(t *rafs6.Tail) (sum [32]byte) {
+	for _, m := range t.Members {
+		if m.Name == rafs6.MemberBoot {
+			sum = m.Digest
+		}
+	}
+	return sum
 }
 
 // buildTree runs the bodies of the layer through a plan that appends to sink, and collects what became of them.

@@ -21,11 +21,7 @@ func (plugin) MergeLayers(_ context.Context, m *sdk.Merge) (*abi.MergeResponse, 
 	if err != nil {
 		return nil, err
 	}
-	tree, metas, err := mergeTrees(m, set)
-	if err != nil {
-		return nil, err
-	}
-	boot, err := tree.Bootstrap()
+	boot, metas, err := merge(m, rafs6.MergeOptions{Correct: true, Prefetch: set.prefetch})
 	if err != nil {
 		return nil, err
 	}
@@ -48,41 +44,66 @@ func (plugin) MergeLayers(_ context.Context, m *sdk.Merge) (*abi.MergeResponse, 
 	return resp, nil
 }
 
-// mergeTrees lays the bootstraps of all layers over each other.
-func mergeTrees(m *sdk.Merge, set settings) (*rafs6.Tree, []metaFile, error) {
-	merger := rafs6.NewMerger(rafs6.MergeOptions{Correct: true, Prefetch: set.prefetch})
-	var metas []metaFile
-	for i, l := range m.Layers {
-		if len(l.Parts) != 1 {
-			return nil, nil, abi.Errorf(abi.ErrInvalid, "layer %d has %d parts, a nydus layer has one", i, len(l.Parts))
-		}
-		b, err := openBlob(m, m.Parts, int(l.Parts[0]))
-		if err != nil {
-			return nil, nil, err
-		}
-		tree, err := b.tree()
-		if err == nil && len(l.State) > 0 {
-			err = tree.ApplyState(l.State)
-		}
-		if err == nil {
-			err = merger.Add(tree, b.id())
-		}
+// merge returns the bootstrap of the image and the chunk tables of its blobs.
+func merge(m *sdk.Merge, o rafs6.MergeOptions) (boot []byte, metas []metaFile, err error) {
+	merger := rafs6.NewMerger(o)
+	for i := range m.Layers {
+		boot, metas, err = addLayer(m, i, merger, o, metas)
 		if err != nil {
 			return nil, nil, fmt.Errorf("layer %d: %w", i, err)
 		}
-		array, header, err := b.meta()
-		if err != nil {
-			return nil, nil, fmt.Errorf("layer %d: %w", i, err)
-		}
-		if header != nil {
-			metas = append(metas, metaFile{b.id(), rafs6.AppendRuntimeMeta(nil, array, header)})
-		}
-		if err := b.Close(); err != nil {
+	}
+	if boot != nil {
+		return boot, metas, nil
+	}
+	tree, err := merger.Finish()
+	if err != nil {
+		return nil, nil, err
+	}
+	boot, err = tree.Bootstrap()
+	return boot, metas, err
+}
+
+// addLayer lays the bootstrap of layer i over those below, and appends the layer's chunk table to metas. If it is the only
+// layer and its bootstrap can stand for the image, that is returned instead.
+func addLayer(m *sdk.Merge, i int, merger *rafs6.Merger, o rafs6.MergeOptions, metas []metaFile) ([]byte, []metaFile, error) {
+	l := &m.Layers[i]
+	if len(l.Parts) != 1 {
+		return nil, nil, abi.Errorf(abi.ErrInvalid, "it has %d parts, a nydus layer has one", len(l.Parts))
+	}
+	b, err := openBlob(m, m.Parts, int(l.Parts[0]))
+	if err != nil {
+		return nil, nil, err
+	}
+	boot, err := b.boot()
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(m.Layers) > 1 || !rafs6.Single(boot, l.State, b.file.Boot.Digest, b.id(), o) {
+		err := addTree(merger, boot, l.State, b.id())
+		if boot = nil; err != nil {
 			return nil, nil, err
 		}
 	}
-	tree, err := merger.Finish()
-	return tree, metas, err
+	array, header, err := b.meta()
+	if err != nil {
+		return nil, nil, err
+	}
+	if header != nil {
+		metas = append(metas, metaFile{b.id(), rafs6.AppendRuntimeMeta(nil, array, header)})
+	}
+	return boot, metas, b.Close()
+}
+
+func addTree(merger *rafs6.Merger, boot, state []byte, id string) error {
+	tree, err := rafs6.Open(boot)
+	if err == nil && len(state) > 0 {
+		err = tree.ApplyState(state)
+	}
+	if err != nil {
+		return err
+	}
+	return merger.Add(tree, id)
 }
 
 // writeBootstrapLayer writes the tar.gz with the bootstrap and the chunk tables of the blobs.

@@ -204,7 +204,8 @@ func TestSameTwice(t *testing.T) {
 
 func TestStateErrors(t *testing.T) {
 	tree := layer(t, file("a/b", "1"))
-	for _, s := range []string{"", "RV6S\x02", stateMagic + "\x05", stateMagic + "\x00\xff\xff\x01x", stateMagic + "\x00\x06a/b", stateMagic + "\x00\x02q"} {
+	head := stateMagic + strings.Repeat("\x00", 32)
+	for _, s := range []string{"", "RV6S\x03" + head[5:], stateMagic, head[:stateHead-1], head + "\x05", head + "\x00\xff\xff\x01x", head + "\x00\x06a/b", head + "\x00\x02q"} {
 		if err := tree.ApplyState([]byte(s)); !errors.Is(err, abi.ErrCorrupt) {
 			t.Errorf("%q: %v", s, err)
 		}

@@ -16,7 +16,7 @@
 //	… for each completion, in order: err = b.AddChunk(c.Tag, &c)
 //	tree, err := b.Finish()
 //	tail, err := tree.WriteTail(sink, rafs6.TailOptions{InlineMeta: true, Toc: true, Encode: …, Sum: …})
-//	state := tree.State()         // implied and replaced directories, for the merge
+//	state := tree.State(digest)   // implied and replaced directories, for the merge; digest: of the member image.boot of tail
 //
 // The plan that makes the chunks must have the same chunk size, digest and codec, KeepRaw, CRC32C, DedupPlan, Align 0 and
 // write to sink first. A layer whose Blobs is empty has no data; its blob file is the tail alone. The blob's id is the
@@ -32,6 +32,7 @@
 //	    err = m.Add(tree, blobID)              // tree may be dropped now
 //	image, err := m.Finish()
 //	size, err := image.WriteBootstrap(w)
+//	ok := rafs6.Single(boot, state, …)                    // instead of all that, for an image of one layer
 //	file := rafs6.AppendRuntimeMeta(nil, array, header)   // image/<blobID>.blob.meta of the bootstrap layer
 //
 // # Reading

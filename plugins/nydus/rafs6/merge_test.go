@@ -159,7 +159,7 @@ func layer(t testing.TB, list ...any) *Tree {
 
 func reread(t testing.TB, tree *Tree) *Tree {
 	t.Helper()
-	state := tree.State()
+	state := tree.State([32]byte{})
 	for k := range tree.blobs {
 		b := &tree.blobs[k]
 		b.MetaOffset, b.MetaSize = b.CompressedSize, 16*uint64(b.ChunkCount)

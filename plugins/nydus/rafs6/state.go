@@ -9,14 +9,27 @@ import (
 // The state of a layer is what a merge must know and a bootstrap cannot say: which directories the layer only implies,
 // and which ones replaced something else in the layer, so that nothing of the lower layers may be left in them.
 //
-//	"RV6S" 1, then for each such path in the order of the walk: uvarint bytes shared with the path before, uvarint
-//	bytes that follow, times 2, plus 1 for the second kind; these bytes. The root's path is empty.
+// It also tells a bootstrap that can be an image's as it is from others, for Single.
+//
+//	"RV6S" 2, SHA-256 of the layer's bootstrap, or zeros if the layer has whiteouts; then for each such path in the
+//	order of the walk: uvarint bytes shared with the path before, uvarint bytes that follow, times 2, plus 1 for the
+//	second kind; these bytes. The root's path is empty.
 
-const stateMagic = "RV6S\x01"
+const (
+	stateMagic = "RV6S\x02"
+	stateHead  = len(stateMagic) + 32
+)
 
-// State returns the implied and replaced directories of a layer from a Builder, for ApplyState. It is small: most layers have none.
-func (t *Tree) State() []byte {
-	p := []byte(stateMagic)
+// State returns the implied and replaced directories of a layer from a Builder, for ApplyState and Single. boot is the
+// SHA-256 of the bootstrap that WriteTail wrote, or zero if that is not known. It is small: most layers have no such directories.
+func (t *Tree) State(boot [32]byte) []byte {
+	for _, n := range t.order {
+		if _, _, ok := whiteout(t.name(n)); ok {
+			boot = [32]byte{}
+			break
+		}
+	}
+	p := append([]byte(stateMagic), boot[:]...)
 	prev := ""
 	put := func(path string, kind int) {
 		same := 0
@@ -55,11 +68,11 @@ func (t *Tree) ApplyState(p []byte) error {
 	bad := func(got string) error {
 		return fail(abi.ErrCorrupt, "rafs v6 layer state", -1, "content", got, "the state of this layer")
 	}
-	if len(p) < len(stateMagic) || string(p[:len(stateMagic)]) != stateMagic {
+	if len(p) < stateHead || string(p[:len(stateMagic)]) != stateMagic {
 		return bad("no state")
 	}
 	prev := ""
-	for p = p[len(stateMagic):]; len(p) > 0; {
+	for p = p[stateHead:]; len(p) > 0; {
 		same, n := binary.Uvarint(p)
 		if n <= 0 || same > uint64(len(prev)) {
 			return bad("cut off")
