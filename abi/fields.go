@@ -20,6 +20,7 @@ func (m *Description) fields(c *coder) {
 	number(c, 13, &m.Memory)
 	c.str(14, &m.ArtifactType)
 	c.boolean(15, &m.Dicts)
+	c.strs(16, &m.Refs)
 }
 
 func (m *OptionSpec) fields(c *coder) {
@@ -49,6 +50,7 @@ func (m *PartInfo) fields(c *coder) {
 	c.str(4, &m.Digest)
 	number(c, 5, &m.Size)
 	c.dict(6, &m.Annotations)
+	c.str(7, &m.Ref)
 }
 
 func (m *ConvertRequest) fields(c *coder) {

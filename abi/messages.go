@@ -27,6 +27,11 @@ type Description struct {
 	// of the registry): a media type. Empty: the format has none, and cannot be asked for referrers.
 	ArtifactType string
 	Dicts        bool // ConvertLayer and MergeLayers take dictionaries (RoleDict); a host gives them to no other plugin
+
+	// Refs are annotations of converted layers whose value is the digest of a blob that the layer needs and that is no
+	// layer of its image: one of the source's. The host brings it to where the image goes, and grants it beside the
+	// image's layers (PartInfo.Ref).
+	Refs []string
 	Unknown
 }
 
@@ -68,6 +73,7 @@ type PartInfo struct {
 	Digest      string
 	Size        int64
 	Annotations map[string]string
+	Ref         string // of a blob that layer Layer refers to: the annotation that names it (Description.Refs); else ""
 	Unknown
 }
 
@@ -78,7 +84,7 @@ type ConvertRequest struct {
 	Options  map[string]string
 	Parents  []PartInfo // artifacts of lower layers, lowest first; only for chained formats
 	Dicts    []PartInfo // files that the user names, in his order: size and digest, no name and no media type
-	Features []string // what this host can do
+	Features []string   // what this host can do
 	Unknown
 }
 
@@ -151,7 +157,7 @@ type MergeResponse struct {
 // with Layer -1 the whole image's file system, flattened.
 type UnpackRequest struct {
 	Layer    int
-	Parts    []PartInfo // all layers of the converted manifest, in order; open with RolePart
+	Parts    []PartInfo // all layers of the converted manifest, in order, then what they refer to; open with RolePart
 	Options  map[string]string
 	Config   []byte
 	Features []string

@@ -14,30 +14,41 @@ import (
 	"github.com/convhost/convhost/internal/session"
 )
 
-// view is one image, opened for the operations of a plugin: every layer is a part.
+// view is one image, opened for the operations of a plugin: every layer is a part, and so is what layers refer to.
 type view struct {
 	parts  []abi.PartInfo
 	grants []session.Part
 	done   func()
 }
 
-// openView opens all layers of a manifest.
-func (s *source) openView(ctx context.Context, n *graph.Node) (*view, error) {
+// openView opens all layers of a manifest for p.
+func (s *source) openView(ctx context.Context, n *graph.Node, p *plugin) (*view, error) {
 	v := &view{done: func() {}}
 	for i, l := range n.Layers() {
-		r, err := s.readerAt(ctx, l.Desc)
+		err := v.open(ctx, s, l.Desc, abi.PartInfo{Layer: i, MediaType: l.Desc.MediaType, Annotations: l.Desc.Annotations})
 		if err != nil {
 			v.done()
 			return nil, err
 		}
-		prev := v.done
-		v.done = func() { r.Close(); prev() }
-		v.grants = append(v.grants, session.Part{At: r, Size: l.Desc.Size})
-		v.parts = append(v.parts, abi.PartInfo{
-			Layer: i, MediaType: l.Desc.MediaType, Digest: string(l.Desc.Digest), Size: l.Desc.Size, Annotations: l.Desc.Annotations,
-		})
+	}
+	if err := v.openRefs(ctx, s, refsOf(&p.info.Description, n.Manifest.Layers)); err != nil {
+		v.done()
+		return nil, err
 	}
 	return v, nil
+}
+
+// open adds a blob.
+func (v *view) open(ctx context.Context, s *source, desc ocispec.Descriptor, info abi.PartInfo) error {
+	r, err := s.readerAt(ctx, desc)
+	if err != nil {
+		return err
+	}
+	prev := v.done
+	v.done = func() { r.Close(); prev() }
+	info.Digest, info.Size = string(desc.Digest), desc.Size
+	v.grants, v.parts = append(v.grants, session.Part{At: r, Size: desc.Size}), append(v.parts, info)
+	return nil
 }
 
 // marked reports whether a manifest is of the format that d describes.

@@ -92,6 +92,13 @@ func (c *conversion) items(ctx context.Context) (blobs, docs []pushItem, err err
 			for _, l := range r.Layers {
 				add(&blobs, l.Converted, fromStore(l.Converted))
 			}
+			refs, err := c.refsOf(m.Source, r)
+			if err != nil {
+				return nil, nil, err
+			}
+			for _, ref := range refs {
+				add(&blobs, ref.desc, c.fromSource(ctx, ref.desc))
+			}
 		}
 	}
 	for _, d := range c.rewritten.Documents {

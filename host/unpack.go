@@ -77,7 +77,7 @@ func (h *Host) unpackTo(ctx context.Context, s *source, n *graph.Node, p *plugin
 	if layers := len(n.Manifest.Layers); layer < -1 || layer >= layers {
 		return nil, abi.Errorf(abi.ErrInvalid, "layer %d: the image has layers 0 to %d", layer, layers-1)
 	}
-	v, err := s.openView(ctx, n)
+	v, err := s.openView(ctx, n, p)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (h *Host) check(ctx context.Context, s *source, n *graph.Node, req CheckReq
 	if !slices.Contains(p.info.Description.Ops, abi.OpCheck) {
 		return nil, fail(abi.Errorf(abi.ErrUnsupported, "plugin %s cannot check", p.info.Name))
 	}
-	v, err := s.openView(ctx, n)
+	v, err := s.openView(ctx, n, p)
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -274,11 +274,20 @@ func (c *conversion) unpack(ctx context.Context, n *graph.Node, res *ManifestRes
 		return err
 	}
 	defer done()
-	req := abi.UnpackRequest{Layer: -1, Parts: infos, Config: n.ConfigNode().Raw, Features: abi.Features()}
+	refs, err := c.refsOf(n, res)
+	if err != nil {
+		return err
+	}
+	v := &view{parts: infos, grants: granted, done: func() {}}
+	defer func() { v.done() }()
+	if err := v.openRefs(ctx, c.src, refs); err != nil {
+		return err
+	}
+	req := abi.UnpackRequest{Layer: -1, Parts: v.parts, Config: n.ConfigNode().Raw, Features: abi.Features()}
 	limits := c.host.sessionLimits()
 	limits.OutputBase, limits.OutputFactor = c.host.cfg.limits.LayerBytes, c.host.cfg.limits.LayerRatio
 	_, err = c.plugin.run.run(ctx, abi.OpUnpack, abi.Marshal(&req), session.Config{
-		Pool: c.host.pool, Parts: granted, Limits: limits, Log: c.log,
+		Pool: c.host.pool, Parts: v.grants, Limits: limits, Log: c.log,
 		OpenSink: func(int) (session.Sink, error) { return sink, nil },
 	})
 	return err

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -150,6 +151,9 @@ func (s *sample) check(t *testing.T, ref string, opts transport.Options) {
 		got, err := fetch(t.Context(), src, d)
 		if err != nil || !bytes.Equal(got, s.blobs[d.Digest]) {
 			t.Errorf("fetch %s %s: %d bytes, %v", d.MediaType, d.Digest, len(got), err)
+		}
+		if n, err := transport.BlobSize(t.Context(), src, d.Digest); (err != nil || n != d.Size) && !strings.Contains(d.MediaType, "manifest") && !strings.Contains(d.MediaType, "index") {
+			t.Errorf("%s: blob of type %s has %d bytes, want %d; %v", ref, d.MediaType, n, d.Size, err)
 		}
 		ra, err := src.ReaderAt(t.Context(), d)
 		if errors.Is(err, abi.ErrUnsupported) {
