@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/convhost/convhost/host/cas"
 	"github.com/convhost/convhost/host/graph"
 	"github.com/convhost/convhost/host/graph/graphtest"
+	"github.com/convhost/convhost/host/transport"
 	"github.com/convhost/convhost/plugins/nydus"
 	"github.com/convhost/convhost/sdk"
 )
@@ -422,4 +424,29 @@ func TestKeysOfDicts(t *testing.T) {
 			seen[keys[1]] = true
 		}
 	}
+}
+
+// TestTwoRegistries: from one registry, by digest, to another one that alone wants credentials.
+func TestTwoRegistries(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	open := registryHost(t)
+	handler := registryHandler(t)
+	closed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, pass, _ := r.BasicAuth(); user != "bob" || pass != "secret" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(closed.Close)
+	host := strings.TrimPrefix(closed.URL, "http://")
+	e := newEnv(t, []sdk.Plugin{&copier{}}, WithTransport(transport.Options{Retries: -1, Username: "bob", Password: "secret", CredentialsHost: host}))
+	s := graphtest.NewStore()
+	src := e.image(e.source(s, s.Index(s.Image(threeLayers(s)))))
+	e.copyTo(src, src.Root, "docker://"+open+"/app:1")
+	from, to := "docker://"+open+"/app@"+src.Root.Desc.Digest.String(), "docker://"+host+"/other/place:1"
+	r := e.convert(from, "copy", to)
+	_, err := e.Verify(t.Context(), VerifyRequest{Source: from, Converted: "docker://" + host + "/other/place@" + r.Root.Digest.String()})
+	e.ok(err)
 }

@@ -41,6 +41,7 @@ func (a *app) completeSettings(root *cobra.Command) {
 	must(root.MarkPersistentFlagDirname("plugin-dir"))
 	must(root.MarkPersistentFlagDirname("cache-dir"))
 	must(root.MarkPersistentFlagDirname("work-dir"))
+	must(root.MarkPersistentFlagDirname("cert-dir"))
 }
 
 // asking opens the engine for a completion. Errors complete nothing: a shell has no place to show them.
@@ -51,6 +52,10 @@ func (a *app) asking(cmd *cobra.Command, fn func(context.Context, engine)) {
 		return
 	}
 	a.set.progress, a.set.quiet = progressNone, true
+	if a.set.credsFile == "-" {
+		a.set.credsFile, a.set.creds, a.set.credsHost = "", "", "" // standard input is not ours yet
+		a.set.flags.Lookup("creds-file").Changed = false
+	}
 	_ = a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		fn(ctx, e)
 		return nil

@@ -181,7 +181,10 @@ func (s *selection) selection(cmd *cobra.Command, byDefault bool) (host.Selectio
 }
 
 func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
-	a.targets = len(req.Targets)
+	a.targets, a.refs = len(req.Targets), []string{req.Source}
+	for _, t := range req.Targets {
+		a.refs = append(a.refs, t.Dest)
+	}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		h := hints{engine: e, sources: []string{req.Source}}
 		for _, t := range req.Targets {

@@ -23,6 +23,7 @@ type app struct {
 	warnings       []string // until the console exists
 	con            *console
 	targets        int                // formats that are made at a time
+	refs           []string           // that the command speaks of
 	ask            func(error) string // finds a hint for an error of the command that ran
 }
 

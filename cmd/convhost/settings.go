@@ -26,7 +26,13 @@ type settings struct {
 	plainHTTP bool
 	tlsVerify bool
 	authFile  string
-	caFile    string
+	caFiles   []string
+	certDirs  []string
+	creds     string
+	credsFile string
+	credsHost string
+	user      string // of creds or credsFile
+	password  string
 	certFile  string
 	keyFile   string
 
@@ -75,7 +81,11 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.BoolVar(&s.plainHTTP, "plain-http", false, "talk to registries without TLS")
 	f.BoolVar(&s.tlsVerify, "tls-verify", true, "check certificates of registries")
 	f.StringVar(&s.authFile, "authfile", "", "take credentials from `FILE`, a docker config; default docker's own")
-	f.StringVar(&s.caFile, "ca-file", "", "trust the root certificates in `FILE` (PEM) too")
+	f.StringVar(&s.creds, "creds", "", "use the credentials `USER:PASSWORD` instead; others can see arguments: better in CONVHOST_CREDS or --creds-file")
+	f.StringVar(&s.credsFile, "creds-file", "", "use the credentials in the first line of `FILE`, USER:PASSWORD; - is standard input")
+	f.StringVar(&s.credsHost, "creds-host", "", "use --creds or --creds-file for the registry `HOST[:PORT]` only; needed where a command talks to several")
+	f.Var(&fileList{list: &s.caFiles}, "ca-file", "trust the root certificates in `FILE` (PEM) too (repeatable)")
+	f.Var(&dirList{list: &s.certDirs}, "cert-dir", "take certificates from `DIR` as from docker's certs.d: *.crt to trust, *.cert with *.key to show, there and in DIR/HOST (repeatable)")
 	f.StringVar(&s.certFile, "cert-file", "", "show registries the client certificate in `FILE` (PEM)")
 	f.StringVar(&s.keyFile, "key-file", "", "key of the client certificate in `FILE` (PEM)")
 
@@ -106,6 +116,9 @@ func (s *settings) prepare(a *app) error {
 		if _, err := os.Stat(dir); err != nil && given(s.flags, "plugin-dir") {
 			return fileError(err, "plugin directory")
 		}
+	}
+	if err := s.prepareCreds(a); err != nil {
+		return err
 	}
 	return s.prepareCache(a)
 }
@@ -167,7 +180,8 @@ func fileError(err error, what string) error {
 func (s *settings) transportOptions(log *slog.Logger) transport.Options {
 	return transport.Options{
 		TempDir: s.workDir, Logger: log, PlainHTTP: s.plainHTTP, InsecureTLS: !s.tlsVerify,
-		CAFile: s.caFile, CertFile: s.certFile, KeyFile: s.keyFile, AuthFile: s.authFile,
+		CAFiles: s.caFiles, CertDirs: s.certDirs, CertFile: s.certFile, KeyFile: s.keyFile, AuthFile: s.authFile,
+		Username: s.user, Password: s.password, CredentialsHost: s.credsHost,
 		UserAgent: "convhost/" + moduleVersion(),
 	}
 }

@@ -72,6 +72,9 @@ func (b *byteSize) Set(s string) error {
 	return nil
 }
 
+// fileList is a repeatable flag with a file; in the environment several are separated as in PATH.
+type fileList = dirList
+
 // dirList is a repeatable flag with a directory; in the environment several are separated as in PATH.
 type dirList struct{ list *[]string }
 

@@ -47,6 +47,7 @@ func (a *app) imageFormat(cmd *cobra.Command, format *string) {
 }
 
 func (a *app) verify(ctx context.Context, req host.VerifyRequest) error {
+	a.refs = []string{req.Source, req.Converted}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		a.ask = hints{engine: e, sources: []string{req.Source, req.Converted}, formats: []string{req.Format}}.of
 		results, err := e.Verify(ctx, req)

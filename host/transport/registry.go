@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -42,7 +41,7 @@ func newRegistry(ctx context.Context, ref Reference, opts Options) (*registry, e
 	r.host = host
 	next := opts.HTTP
 	if next == nil {
-		if next, err = httpTransport(opts); err != nil {
+		if next, err = httpTransport(opts, ref.Host); err != nil {
 			return nil, wrap(err, ref.String())
 		}
 	}
@@ -63,27 +62,12 @@ func (o Options) userAgent() string {
 	return "convhost"
 }
 
-func httpTransport(opts Options) (http.RoundTripper, error) {
-	conf := &tls.Config{InsecureSkipVerify: opts.InsecureTLS}
-	if opts.CAFile != "" {
-		pem, err := os.ReadFile(opts.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		if conf.RootCAs, err = x509.SystemCertPool(); err != nil {
-			conf.RootCAs = x509.NewCertPool()
-		}
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, abi.Errorf(abi.ErrInvalid, "%s holds no certificate", opts.CAFile)
-		}
+func httpTransport(opts Options, host string) (http.RoundTripper, error) {
+	certs, err := certificatesFor(opts, host)
+	if err != nil {
+		return nil, err
 	}
-	if opts.CertFile != "" || opts.KeyFile != "" {
-		cert, err := tls.LoadX509KeyPair(opts.CertFile, opts.KeyFile)
-		if err != nil {
-			return nil, abi.Errorf(abi.ErrInvalid, "client certificate %s: %w", opts.CertFile, err)
-		}
-		conf.Certificates = []tls.Certificate{cert}
-	}
+	conf := &tls.Config{InsecureSkipVerify: opts.InsecureTLS, RootCAs: certs.roots, Certificates: certs.pairs}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
@@ -116,7 +100,7 @@ func speaksPlainHTTP(ctx context.Context, rt http.RoundTripper, host string) boo
 // credentialsOf gives credentials for the reference's host and to no other.
 func credentialsOf(ref Reference, opts Options, host string) (auth.CredentialFunc, error) {
 	none := func(context.Context, string) (auth.Credential, error) { return auth.EmptyCredential, nil }
-	if opts.Username != "" || opts.Password != "" {
+	if (opts.Username != "" || opts.Password != "") && (opts.CredentialsHost == "" || opts.CredentialsHost == ref.Host) {
 		return func(_ context.Context, h string) (auth.Credential, error) {
 			if h != host && h != ref.Host {
 				return auth.EmptyCredential, nil

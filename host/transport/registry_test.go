@@ -465,7 +465,10 @@ func testCredentials(t *testing.T, ref, host string) {
 	login := transport.Options{Username: "me", Password: "secret"}
 	s.write(t, ref, login)
 	s.check(t, ref, login)
-	for name, o := range map[string]transport.Options{"none": {}, "wrong": {Username: "me", Password: "guess"}} {
+	login.CredentialsHost = host
+	s.check(t, ref, login)
+	for name, o := range map[string]transport.Options{"none": {}, "wrong": {Username: "me", Password: "guess"},
+		"those of another host": {Username: "me", Password: "secret", CredentialsHost: "r.example"}} {
 		src := openSource(t, ref, o)
 		_, err := src.Resolve(t.Context())
 		wantClass(t, "pull with "+name, err, abi.ErrDenied)
@@ -538,7 +541,7 @@ func TestRegistryTLS(t *testing.T) {
 	defer src.Close()
 	_, err := src.Resolve(t.Context())
 	wantClass(t, "unknown certificate", err, abi.ErrIO)
-	_, err = transport.OpenSource(t.Context(), parse(t, ref), transport.Options{CAFile: filepath.Join(t.TempDir(), "absent")})
+	_, err = transport.OpenSource(t.Context(), parse(t, ref), transport.Options{CAFiles: []string{filepath.Join(t.TempDir(), "absent")}})
 	wantClass(t, "absent CA", err, abi.ErrNotFound)
 }
 

@@ -68,12 +68,18 @@ type Options struct {
 	PlainHTTP bool
 	// InsecureTLS accepts any certificate.
 	InsecureTLS bool
-	// CAFile has additional root certificates (PEM); CertFile and KeyFile a client certificate.
-	CAFile, CertFile, KeyFile string
+	// CAFiles have root certificates (PEM) beside the system's; CertFile and KeyFile a client certificate.
+	CAFiles           []string
+	CertFile, KeyFile string
+	// CertDirs are directories like docker's certs.d, or like certs.d/HOST: in the directory and in its subdirectory named
+	// like the reference's host, *.crt are root certificates and NAME.cert with NAME.key a client certificate.
+	CertDirs []string
 	// AuthFile is a docker config file; "" for docker's own ($DOCKER_CONFIG, ~/.docker). Credential helpers work.
 	AuthFile string
-	// Username and Password, when set, are used instead, for the reference's host only.
+	// Username and Password, when set, are used instead, for the reference's host only; if CredentialsHost is set, only
+	// for references to that host ("registry.example:5000"). Without a Username, Password is a refresh token.
 	Username, Password string
+	CredentialsHost    string
 	// MountFrom names repositories of the target's registry in which blobs may be found that need not be uploaded.
 	MountFrom []string
 	// Retries is how often a failing request or blob is tried again; 0 for 5, negative for never.
