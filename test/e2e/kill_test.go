@@ -21,16 +21,22 @@ import (
 // of the first. Moments are spread over the time of a whole run, from a fixed seed.
 func TestKill(t *testing.T) {
 	src, kills := demo, 10
-	if os.Getenv("CONVHOST_TESTDATA") != "" {
-		kills = 50
+	if dir := os.Getenv("CONVHOST_TESTDATA"); dir != "" {
+		src, kills = "oci:"+filepath.Join(dir, "images", "debian-multi")+":amd64", 15
 	}
+	for format, runtimes := range formats {
+		t.Run(format, func(t *testing.T) { killMany(t, format, runtimes, src, kills) })
+	}
+}
+
+func killMany(t *testing.T, format string, runtimes []string, src string, kills int) {
 	first := newRun(t)
 	var want digest.Digest
 	times := map[string]time.Duration{}
 	for _, rt := range runtimes {
-		first.convert(src, "oci:"+t.TempDir()+":x", "--runtime", rt) // fills the cache of compiled plugins
+		first.convertTo(format, src, "oci:"+t.TempDir()+":x", "--runtime", rt) // fills the cache of compiled plugins
 		start := time.Now()
-		want = first.convert(src, "oci:"+t.TempDir()+":x", "--runtime", rt)
+		want = first.convertTo(format, src, "oci:"+t.TempDir()+":x", "--runtime", rt)
 		times[rt] = time.Since(start)
 	}
 	moments := rand.New(rand.NewPCG(3, 5))
@@ -38,16 +44,16 @@ func TestKill(t *testing.T) {
 		rt := runtimes[i%len(runtimes)]
 		after := time.Duration((float64(i) + moments.Float64()) / float64(kills) * 1.05 * float64(times[rt]))
 		t.Run(fmt.Sprintf("%02d-%s-%s", i, rt, after.Round(time.Millisecond)), func(t *testing.T) {
-			kill(t, src, rt, after, want)
+			kill(t, format, src, rt, after, want)
 		})
 	}
 }
 
 var runtimes = []string{"wasm", "native", "inprocess"}
 
-func kill(t *testing.T, src, rt string, after time.Duration, want digest.Digest) {
+func kill(t *testing.T, format, src, rt string, after time.Duration, want digest.Digest) {
 	r, out := newRun(t), t.TempDir()
-	args := []string{"convert", "--progress", "none", "--runtime", rt, "--format", "nydus", src, "oci:" + out + ":x"}
+	args := []string{"convert", "--progress", "none", "--runtime", rt, "--format", format, src, "oci:" + out + ":x"}
 	cmd := r.command(args...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -63,7 +69,7 @@ func kill(t *testing.T, src, rt string, after time.Duration, want digest.Digest)
 		}
 		reach(t, ocidir.Open(t, out), ocidir.Open(t, out).Root("x"))
 	}
-	if got := r.convert(src, "oci:"+out+":x", "--runtime", rt); got != want {
+	if got := r.convertTo(format, src, "oci:"+out+":x", "--runtime", rt); got != want {
 		t.Errorf("the second run gives %s, want %s", got, want)
 	}
 	wantClean(t, out, "x", want)

@@ -25,10 +25,15 @@ import (
 
 const mib = 1 << 20
 
-// peak converts and returns the most memory that the process had, in bytes.
+// peak converts to nydus and returns the most memory that the process had, in bytes.
 func (r *run) peak(src, dst string, args ...string) int64 {
 	r.t.Helper()
-	cmd := r.command(append([]string{"convert", "--progress", "none", "--format", "nydus", src, dst}, args...)...)
+	return r.peakOf("nydus", src, dst, args...)
+}
+
+func (r *run) peakOf(format, src, dst string, args ...string) int64 {
+	r.t.Helper()
+	cmd := r.command(append([]string{"convert", "--progress", "none", "--format", format, src, dst}, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
@@ -53,6 +58,7 @@ func TestMemoryDebian(t *testing.T) {
 	for _, args := range [][]string{{}, {"--runtime", "inprocess"}, {"--option", "compressor=lz4_block"}} {
 		wantAtMost(t, fmt.Sprint(args), newRun(t).peak(src, "oci:"+t.TempDir()+":x", args...), 160*mib)
 	}
+	wantAtMost(t, "overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
 }
 
 // large makes an image of one layer from a generator, without holding it. It skips the test where large ones are not asked for.
@@ -115,6 +121,7 @@ func TestMemoryMillionFiles(t *testing.T) {
 	for _, rt := range runtimes {
 		wantAtMost(t, "1,000,000 files, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib+count*3<<9)
 	}
+	wantAtMost(t, "1,000,000 files, overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
 }
 
 // Four gigabytes in a few files, most of them zeros.
@@ -139,4 +146,5 @@ func TestMemoryGigabytes(t *testing.T) {
 	for _, rt := range runtimes {
 		wantAtMost(t, "4 GiB, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib)
 	}
+	wantAtMost(t, "4 GiB, overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
 }
