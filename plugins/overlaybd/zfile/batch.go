@@ -20,7 +20,7 @@ type job struct {
 func (w *Writer) batch() *job {
 	n := len(w.free)
 	if n == 0 {
-		return &job{in: make([]byte, 0, batchBytes)}
+		return &job{in: make([]byte, 0, batchBytes+len(lzWindow{}))} // with a window behind the last block
 	}
 	j := w.free[n-1]
 	w.free = w.free[:n-1]

@@ -39,13 +39,13 @@ func BenchmarkWriter(b *testing.B) {
 // Our encoder follows the reference; pierrec's makes other blocks and is here to compare speed.
 func BenchmarkLZ4Block(b *testing.B) {
 	in := content(1 << 20)
-	var table lzTable
+	var e lzEncoder
 	out := make([]byte, 0, 8192)
 	b.Run("ours", func(b *testing.B) {
 		b.SetBytes(int64(len(in)))
 		for b.Loop() {
 			for at := 0; at < len(in); at += 4096 {
-				out = appendLZ4(out[:0], in[at:at+4096], &table)
+				out = e.append(out[:0], in[at:at+4096])
 			}
 		}
 	})

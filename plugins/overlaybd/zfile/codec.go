@@ -31,7 +31,7 @@ func (a Algorithm) String() string {
 
 // Encoders and decoders are kept for the process: none of them owns a goroutine or holds data.
 var (
-	lzTables = sync.Pool{New: func() any { return new(lzTable) }}
+	lzEncoders = sync.Pool{New: func() any { return new(lzEncoder) }}
 
 	zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
 		return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true))
@@ -51,9 +51,9 @@ func appendBlock(dst, src []byte, a Algorithm, verify bool) ([]byte, error) {
 		}
 		dst = e.EncodeAll(src, dst)
 	} else {
-		t := lzTables.Get().(*lzTable)
-		dst = appendLZ4(dst, src, t)
-		lzTables.Put(t)
+		e := lzEncoders.Get().(*lzEncoder)
+		dst = e.append(dst, src)
+		lzEncoders.Put(e)
 	}
 	if verify {
 		c := rawCRC(blockSeed, dst[start:])

@@ -3,6 +3,7 @@ package zfile
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // LZ4 blocks as the reference encoder makes them at its default settings for inputs up to 64 KiB. The choices below (hash,
@@ -18,112 +19,150 @@ const (
 	lzMatchLimit = 12 // no match starts closer to the end
 	lzSkip       = 6  // after 1<<lzSkip misses the search steps wider
 	lzMaxInput   = 64 << 10
+	lzWild       = 16 // short literals are copied in pieces of so many bytes, also behind their end
 )
+
+// lzWindow is a block with whatever memory comes behind it: large enough that a load at a 16-bit position needs no check.
+type lzWindow [lzMaxInput + lzWild]byte
+
+func (w *lzWindow) load32(at uint) uint32 {
+	i := int(uint16(at))
+	return binary.LittleEndian.Uint32(w[i : i+4])
+}
+
+func (w *lzWindow) load64(at uint) uint64 {
+	i := int(uint16(at))
+	return binary.LittleEndian.Uint64(w[i : i+8])
+}
 
 // lzTable maps the hash of four bytes to where they were seen last; 0, the start, when never.
 type lzTable [1 << lzHashBits]uint16
 
-func lzHash(v uint32) uint32 { return v * 2654435761 >> (32 - lzHashBits) }
-
-func load32(b []byte, at int) uint32 { return binary.LittleEndian.Uint32(b[at:]) }
-
-// swap notes that position at has hash h and returns the position that had it before.
-func (t *lzTable) swap(h uint32, at int) int {
-	before := int(t[h])
-	t[h] = uint16(at)
-	return before
+// swap notes that v stands at position at and returns where something of its hash stood before.
+func (t *lzTable) swap(v uint32, at uint) uint {
+	slot := &t[v*2654435761>>(32-lzHashBits)]
+	before := *slot
+	*slot = uint16(at)
+	return uint(before)
 }
 
-// find searches a match from position at on, and returns its start and the earlier position; ok is false when there is none.
-func (t *lzTable) find(src []byte, at int) (from, match int, ok bool) {
-	last := len(src) - lzMatchLimit // the last position where a match may start
-	next, step := at, 1
-	h := lzHash(load32(src, next))
-	for misses := 1 << lzSkip; ; misses++ {
-		at = next
-		next += step
-		step = misses >> lzSkip
-		if next > last+1 {
-			return 0, 0, false
-		}
-		match = int(t[h])
-		ahead := lzHash(load32(src, next))
-		t[h] = uint16(at)
-		h = ahead
-		if load32(src, match) == load32(src, at) {
-			return at, match, true
-		}
+// lzEncoder is working memory for one block at a time.
+type lzEncoder struct {
+	table lzTable
+	spare lzWindow // holds blocks that end too close to the end of their memory
+}
+
+// window returns the block src as a window.
+func (e *lzEncoder) window(src []byte) *lzWindow {
+	if cap(src) >= len(e.spare) {
+		return (*lzWindow)(src[:len(e.spare)])
 	}
+	copy(e.spare[:], src)
+	return &e.spare
 }
 
 // matchLength counts equal bytes from the two positions on, at most to end.
-func matchLength(src []byte, early, late, end int) int {
+func (w *lzWindow) matchLength(early, late, end uint) uint {
 	start := late
 	for late+8 <= end {
-		if x := binary.LittleEndian.Uint64(src[early:]) ^ binary.LittleEndian.Uint64(src[late:]); x != 0 {
-			return late - start + bits.TrailingZeros64(x)/8
+		if x := w.load64(early) ^ w.load64(late); x != 0 {
+			return late - start + uint(bits.TrailingZeros64(x))/8
 		}
 		early, late = early+8, late+8
 	}
-	for late < end && src[early] == src[late] {
+	for late < end && w[uint16(early)] == w[uint16(late)] {
 		early, late = early+1, late+1
 	}
 	return late - start
 }
 
-// appendLZ4 appends src, 1 to 65536 bytes, as one block. t is working memory.
-func appendLZ4(dst, src []byte, t *lzTable) []byte {
-	anchor := 0 // literals from here on are not written yet
+// lzBound is the most that a block of n bytes becomes, and what is written behind it.
+func lzBound(n int) int { return n + n/255 + 16 + lzWild }
+
+// append appends src, 1 to 65536 bytes, to dst as one block. It may load from the memory behind src, up to its capacity, but what
+// stands there does not matter.
+func (e *lzEncoder) append(dst, src []byte) []byte {
+	dst = slices.Grow(dst, lzBound(len(src)))
+	out := dst[len(dst):cap(dst)]
+	n, anchor := 0, uint(0)
 	if len(src) > lzMatchLimit {
-		clear(t[:])
-		last, end := len(src)-lzMatchLimit, len(src)-lzLastBytes
-		t[lzHash(load32(src, 0))] = 0
-		for at := 1; ; {
-			from, match, ok := t.find(src, at)
-			if !ok {
+		n, anchor = e.sequences(out, src)
+	}
+	n = putLiterals(out, n, src[anchor:], 0)
+	return dst[:len(dst)+n]
+}
+
+// sequences writes all sequences of src but the last to out, which has room for lzBound. It returns how many bytes it wrote, and where
+// the literals of the last sequence start.
+func (e *lzEncoder) sequences(out, src []byte) (d int, anchor uint) {
+	w, t := e.window(src), &e.table
+	clear(t[:])
+	last, end := uint(len(src)-lzMatchLimit), uint(len(src)-lzLastBytes)
+	for at := uint(1); ; at = anchor + 1 {
+		var from, match uint // start of the next match, and where the same bytes were before
+		next, step, v := at, uint(1), w.load32(at)
+		for misses := uint(1 << lzSkip); ; misses++ {
+			from = next
+			next += step
+			step = misses >> lzSkip
+			if next > last+1 {
+				return d, anchor
+			}
+			if match = t.swap(v, from); w.load32(match) == v {
 				break
 			}
-			for from > anchor && match > 0 && src[from-1] == src[match-1] {
-				from, match = from-1, match-1
+			v = w.load32(next)
+		}
+		for from > anchor && match > 0 && w[uint16(from-1)] == w[uint16(match-1)] {
+			from, match = from-1, match-1
+		}
+		for {
+			var n uint // length of the match beyond the least
+			if x := w.load64(match+lzMinMatch) ^ w.load64(from+lzMinMatch); x != 0 && from+lzMinMatch+8 <= end {
+				n = uint(bits.TrailingZeros64(x)) / 8
+			} else {
+				n = w.matchLength(match+lzMinMatch, from+lzMinMatch, end)
 			}
-			for ok {
-				n := matchLength(src, match+lzMinMatch, from+lzMinMatch, end)
-				dst = appendSequence(dst, src[anchor:from], from-match, n)
-				anchor = from + lzMinMatch + n
-				if anchor > last {
-					break
-				}
-				// Does another match follow at once?
-				t[lzHash(load32(src, anchor-2))] = uint16(anchor - 2)
-				from = anchor
-				match = t.swap(lzHash(load32(src, from)), from)
-				ok = load32(src, match) == load32(src, from)
+			if l := from - anchor; l < 15 {
+				o := out[d : d+1+lzWild]
+				o[0] = byte(l<<4) | byte(min(n, 15))
+				*(*[lzWild]byte)(o[1:]) = *(*[lzWild]byte)(w[uint16(anchor):])
+				d += 1 + int(l)
+			} else {
+				d = putLiterals(out, d, src[anchor:from], n)
 			}
-			if anchor > last {
+			binary.LittleEndian.PutUint16(out[d:], uint16(from-match))
+			if d += 2; n >= 15 {
+				d = putLength(out, d, n)
+			}
+			if anchor = from + lzMinMatch + n; anchor > last {
+				return d, anchor
+			}
+			// Does another match follow at once?
+			t.swap(w.load32(anchor-2), anchor-2)
+			from, v = anchor, w.load32(anchor)
+			if match = t.swap(v, from); w.load32(match) != v {
 				break
 			}
-			at = anchor + 1
 		}
 	}
-	dst = append(dst, byte(min(len(src)-anchor, 15))<<4)
-	return append(appendLength(dst, len(src)-anchor), src[anchor:]...)
 }
 
-// appendSequence appends literals and a match of n+4 bytes.
-func appendSequence(dst, literals []byte, distance, n int) []byte {
-	dst = append(dst, byte(min(len(literals), 15))<<4|byte(min(n, 15)))
-	dst = append(appendLength(dst, len(literals)), literals...)
-	dst = append(dst, byte(distance), byte(distance>>8))
-	return appendLength(dst, n)
-}
-
-// appendLength appends the part of n that did not fit into four bits of the token.
-func appendLength(dst []byte, n int) []byte {
-	if n < 15 {
-		return dst
+// putLiterals writes a token with the length of a match, n beyond the least, and literals.
+func putLiterals(out []byte, d int, literals []byte, n uint) int {
+	out[d] = byte(min(len(literals), 15))<<4 | byte(min(n, 15))
+	if d++; len(literals) >= 15 {
+		d = putLength(out, d, uint(len(literals)))
 	}
+	return d + copy(out[d:], literals)
+}
+
+// putLength writes the part of n, at least 15, that did not fit into four bits of the token.
+func putLength(out []byte, d int, n uint) int {
 	for n -= 15; n >= 255; n -= 255 {
-		dst = append(dst, 255)
+		out[d] = 255
+		d++
 	}
-	return append(dst, byte(n))
+	out[d] = byte(n)
+	return d + 1
 }

@@ -21,13 +21,13 @@ func TestLZ4EqualsReference(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var table lzTable
+	var e lzEncoder
 	pairs := 0
 	for ; len(b) > 0; pairs++ {
 		n, m := binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])
 		in, want := b[8:8+n], b[8+n:8+n+m]
 		b = b[8+n+m:]
-		if got := appendLZ4(nil, in, &table); !bytes.Equal(got, want) {
+		if got := e.append(nil, in); !bytes.Equal(got, want) {
 			t.Fatalf("pair %d, %d bytes: got %d bytes, want %d", pairs, n, len(got), m)
 		}
 	}
@@ -74,11 +74,11 @@ func FuzzLZ4(f *testing.F) {
 		if len(in) == 0 {
 			return
 		}
-		var table lzTable
-		for k := range table {
-			table[k] = 0xffff // what an earlier block left must not matter
+		var e lzEncoder
+		for k := range e.table {
+			e.table[k] = 0xffff // what an earlier block left must not matter
 		}
-		out := appendLZ4(nil, in, &table)
+		out := e.append(nil, in)
 		if len(out) > len(in)+len(in)/255+16 {
 			t.Fatal("too long", len(in), len(out))
 		}
