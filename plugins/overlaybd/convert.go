@@ -165,11 +165,14 @@ func (c *converter) apply(ctx context.Context, w *layerWriter) error {
 			return err
 		}
 		if err := a.Apply(ctx, e, body); err != nil {
-			return c.explain(err)
+			if abi.ClassOf(err) == abi.ErrLimit { // the device is full: not the entry's fault, but there it happened
+				err = fmt.Errorf("entry %q at 0x%x of the tar: %w", e.Path, e.HeaderOff, err)
+			}
+			return err
 		}
 	}
 	_, err = a.Commit()
-	return c.explain(err)
+	return err
 }
 
 func (c *converter) applier(w *layerWriter, o ext4.Options) (*ext4.Applier, error) {
@@ -181,14 +184,6 @@ func (c *converter) applier(w *layerWriter, o ext4.Options) (*ext4.Applier, erro
 		return nil, fmt.Errorf("file system of the lower layers: %w", err)
 	}
 	return a, nil
-}
-
-// explain says what to do about a full device.
-func (c *converter) explain(err error) error {
-	if err != nil && abi.ClassOf(err) == abi.ErrLimit {
-		return fmt.Errorf("%w (the device has %d bytes: set vsize larger, or inode-ratio smaller if inodes are short)", err, c.size)
-	}
-	return err
 }
 
 // body reads the body of the entry that was iterated last.

@@ -53,6 +53,7 @@ var groups = []struct {
 	{"layers", layers},
 	{"plugins", plugins},
 	{"native", natives},
+	{"overlaybd", overlaybds},
 }
 
 func TestBadInput(t *testing.T) {

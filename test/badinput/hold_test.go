@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -22,6 +24,7 @@ import (
 	"github.com/convhost/convhost/host"
 	"github.com/convhost/convhost/host/graph/graphtest"
 	"github.com/convhost/convhost/plugins/nydus"
+	"github.com/convhost/convhost/plugins/overlaybd"
 	"github.com/convhost/convhost/sdk"
 )
 
@@ -36,14 +39,16 @@ func (w *world) throughHost() {
 	before := goleak.IgnoreCurrent()
 	w.t.Setenv("TMPDIR", filepath.Join(w.dir, "tmp"))
 	w.t.Chdir(w.dir)
-	h, err := host.New(host.WithBuiltin(host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())}),
-		host.WithCacheDir(cache), host.WithLimits(w.limits))
+	h, err := host.New(host.WithBuiltin(
+		host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())},
+		host.Builtin{Name: "overlaybd", InProcess: sdk.InProcess(overlaybd.New())},
+	), host.WithCacheDir(cache), host.WithLimits(w.limits))
 	w.must(err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	bystander := w.bystander(ctx, h)
 	_, err = h.Convert(ctx, host.ConvertRequest{Source: "oci:src:t", Select: host.Selection{All: true},
-		Targets: []host.Target{{Format: w.formatName(), Dest: "oci:out:t"}}})
+		Targets: []host.Target{{Format: w.formatName(), Dest: "oci:out:t", Options: w.options}}})
 	bystander()
 	w.judge(err)
 	if err != nil {
@@ -133,7 +138,7 @@ func (w *world) bystander(ctx context.Context, h *host.Host) (stop func()) {
 // look compares a result that must work with its source, and its names with what the case says.
 func (w *world) look(ctx context.Context, h *host.Host) {
 	w.t.Helper()
-	if w.format != "" {
+	if w.format != "" && w.format != "overlaybd" {
 		return
 	}
 	if r, err := h.Verify(ctx, host.VerifyRequest{Source: "oci:src:t", Converted: "oci:out:t"}); err != nil {
@@ -195,6 +200,9 @@ func (w *world) throughCommand() (text string, code int) {
 	target := "oci:good/out:t" // the bystander's results are there
 	before := snapshot(w, "good/out")
 	args := append([]string{"convert", "oci:src:t", target, "--format", w.formatName(), "--quiet"}, w.limitFlags()...)
+	for _, name := range slices.Sorted(maps.Keys(w.options)) {
+		args = append(args, "--option", name+"="+w.options[name])
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command, args...)

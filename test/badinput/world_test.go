@@ -30,8 +30,9 @@ type world struct {
 	*graphtest.Store
 	root ocispec.Descriptor // set by build, unless src is written by hand
 
-	format string      // "": nydus
-	limits host.Limits // other than the defaults
+	format  string            // "": nydus
+	options map[string]string // of the plugin
+	limits  host.Limits       // other than the defaults
 
 	class abi.Class // 0: must work
 	says  []string  // what the message must contain

@@ -72,7 +72,11 @@ func (v *volume) addFreeBlocks(g uint32, n int64) {
 }
 
 func (a *allocator) full(what string) error {
-	return abi.Errorf(abi.ErrLimit, "ext4: the device of %d bytes has no free %s left: a larger one (vsize) is needed", a.size, what)
+	advice := "a larger one (vsize)"
+	if what == "inodes" {
+		advice += " or more inodes on it (a smaller inode-ratio)"
+	}
+	return abi.Errorf(abi.ErrLimit, "ext4: the device of %d bytes has no free %s left, want %s", a.size, what, advice)
 }
 
 // find returns the first run of free blocks at or behind from, of at most want blocks and within one group, then from the start
