@@ -166,7 +166,7 @@ func (c *converter) apply(ctx context.Context, w *layerWriter) error {
 		}
 		if err := a.Apply(ctx, e, body); err != nil {
 			if abi.ClassOf(err) == abi.ErrLimit { // the device is full: not the entry's fault, but there it happened
-				err = fmt.Errorf("entry %q at 0x%x of the tar: %w", e.Path, e.HeaderOff, err)
+				err = fmt.Errorf("entry %q at 0x%x of the tar: %w", e.Path, e.HdrOff, err)
 			}
 			return err
 		}
