@@ -82,6 +82,7 @@ type ManifestResult struct {
 type LayerResult struct {
 	Source    *ocispec.Descriptor `json:"source,omitempty"` // nil: a layer of the format's own
 	Converted ocispec.Descriptor  `json:"converted"`
+	Reused    bool                `json:"reused,omitempty"` // an earlier conversion made it; see WithDedup
 }
 
 // Dropped is a descriptor of the source graph that is not in the converted one.

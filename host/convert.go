@@ -46,26 +46,40 @@ func (h *Host) Convert(ctx context.Context, req ConvertRequest) ([]Result, error
 		if err != nil {
 			return err
 		}
-		convs, err := h.conversions(ctx, src, req, dests)
-		defer func() {
-			for _, c := range convs {
-				c.dicts.close()
+		for look := true; ; look = false {
+			convs, err := h.conversions(ctx, src, req, dests, look)
+			if err == nil {
+				results, err = h.attempt(ctx, convs, sel, req)
 			}
-		}()
-		if err != nil {
-			return err
+			h.closeAll(convs)
+			if len(results) > 0 || !suspect(ctx, err, convs) {
+				return err
+			}
+			h.emit(Event{Kind: EventWarning, Message: fmt.Sprintf("what earlier conversions left is of no use, everything is converted anew: %v", err)})
 		}
-		g, gctx := errgroup.WithContext(ctx)
-		for _, c := range convs {
-			g.Go(func() error { return c.run(gctx, sel) })
-		}
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		results, err = h.complete(ctx, convs, req)
-		return err
 	})
 	return results, err
+}
+
+// attempt converts to all targets and publishes. The results are those that were published, also beside an error.
+func (h *Host) attempt(ctx context.Context, convs []*conversion, sel *graph.Selection, req ConvertRequest) ([]Result, error) {
+	g, gctx := errgroup.WithContext(ctx)
+	for _, c := range convs {
+		g.Go(func() error { return c.run(gctx, sel) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return h.complete(ctx, convs, req)
+}
+
+// closeAll closes what conversions opened. What publish closed is closed.
+func (h *Host) closeAll(convs []*conversion) {
+	for _, c := range convs {
+		c.dicts.close()
+		c.reuse.close()
+		_ = c.closeTarget() // logged
+	}
 }
 
 func checkTargets(req ConvertRequest) ([]transport.Reference, error) {
@@ -124,13 +138,15 @@ type conversion struct {
 	log    *slog.Logger
 	once   once
 	slots  chan struct{} // layers at a time
+	reuse  *reuse        // nil: of and for nothing
 
 	mu        sync.Mutex
+	opened    transport.Target
 	manifests map[digest.Digest]*ManifestResult // by digest of the source
 	rewritten *graph.Rewritten
 }
 
-func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest, refs []transport.Reference) ([]*conversion, error) {
+func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest, refs []transport.Reference, look bool) ([]*conversion, error) {
 	layers := h.cfg.limits.Layers
 	if layers <= 0 {
 		layers = max(h.cfg.jobs, 1)
@@ -149,11 +165,15 @@ func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest,
 		if err != nil {
 			return convs, err
 		}
-		convs = append(convs, &conversion{
+		c := &conversion{
 			host: h, plugin: p, target: t, dicts: d, ref: refs[i], src: src, store: src.store, slots: slots,
 			log: h.cfg.log.With("format", p.info.Name), once: once{jobs: map[layerKey]*onceJob{}},
 			manifests: map[digest.Digest]*ManifestResult{},
-		})
+		}
+		if !req.DryRun {
+			c.reuse = c.newReuse(look)
+		}
+		convs = append(convs, c)
 	}
 	return convs, nil
 }
@@ -205,6 +225,9 @@ func (c *conversion) run(ctx context.Context, sel *graph.Selection) (err error) 
 	if err != nil {
 		return err
 	}
+	if err := c.reuse.confirm(c.rewritten.Converted); err != nil {
+		return err
+	}
 	for _, m := range c.rewritten.Converted {
 		c.emit(Event{Kind: EventManifestDone, Descriptor: m.Target, Platform: platformOf(m.Source)})
 	}
@@ -235,17 +258,27 @@ func (c *conversion) manifest(ctx context.Context, n *graph.Node) (*graph.Conver
 	if marked(&c.plugin.info.Description, n.Manifest) {
 		return nil, nil // it is of this format already
 	}
+	if conv := c.reuse.image(ctx, n); conv != nil {
+		return conv, nil
+	}
 	layers, err := c.layers(ctx, n, layerInfos(n, c.plugin.info.Description.Chained, false))
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.finish(ctx, layers, layerInfos(n, true, true), abi.MergeRequest{
-		Platform: platformOf(n), ManifestMediaType: c.manifestType(n), Config: n.ConfigNode().Raw,
-	})
+	f, err := c.finish(ctx, layers, layerInfos(n, true, true), c.mergeRequest(n))
 	if err != nil {
 		return nil, &Error{Op: "convert", Format: c.plugin.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: -1, Err: err}
 	}
+	c.reuse.madeImage(n, layers, f)
 	return c.assemble(n, layers, f)
+}
+
+// mergeRequest is what the plugin is told of an image when it finishes it, but for layers and parts.
+func (c *conversion) mergeRequest(n *graph.Node) abi.MergeRequest {
+	return abi.MergeRequest{
+		Platform: platformOf(n), ManifestMediaType: c.manifestType(n), Config: n.ConfigNode().Raw,
+		Options: c.target.Options, Dicts: c.dicts.infos, Features: abi.Features(),
+	}
 }
 
 // layerInfos describes the layers of an image to a plugin. What an independent format may know of a layer is what
@@ -293,13 +326,21 @@ func (c *conversion) layers(ctx context.Context, n *graph.Node, infos []abi.Laye
 			return fail(abi.Errorf(abi.ErrUnsupported, "layer of type %s may not be distributed, so it cannot be converted", desc.MediaType))
 		}
 		res, err := c.once.do(ctx, keys[i], func() (*converted, error) {
+			req := c.layerRequest(infos[i], partInfos(parents))
+			if res := c.reuse.layer(ctx, desc, &req); res != nil {
+				return res, nil
+			}
 			select {
 			case c.slots <- struct{}{}:
 				defer func() { <-c.slots }()
 			case <-ctx.Done():
 				return nil, canceled(ctx)
 			}
-			return c.convertLayer(ctx, desc, infos[i], parents)
+			res, err := c.convertLayer(ctx, desc, infos[i], parents)
+			if err == nil {
+				c.reuse.made(&req, res)
+			}
+			return res, err
 		})
 		if err != nil {
 			return fail(err)
@@ -335,13 +376,13 @@ func (c *conversion) assemble(n *graph.Node, layers []*converted, f *finished) (
 	for _, l := range f.layers {
 		conv.Manifest.Layers = append(conv.Manifest.Layers, l.desc)
 		conv.Config.DiffIDs = append(conv.Config.DiffIDs, l.diffID)
-		r := LayerResult{Converted: l.desc}
+		r := LayerResult{Converted: l.desc, Reused: f.reused}
 		if l.source >= 0 {
 			if kept[l.source] {
 				return nil, abi.Errorf(abi.ErrPlugin, "plugin lets two layers stand for source layer %d", l.source)
 			}
 			kept[l.source] = true
-			r.Source = &layers[l.source].source
+			r.Source, r.Reused = &layers[l.source].source, layers[l.source].reused
 		} else {
 			conv.Config.History.Append = append(conv.Config.History.Append, ocispec.History{CreatedBy: l.createdBy, Comment: l.comment})
 		}
@@ -404,22 +445,49 @@ func (h *Host) complete(ctx context.Context, convs []*conversion, req ConvertReq
 	return results, nil
 }
 
+// openTarget opens where the result goes, once.
+func (c *conversion) openTarget(ctx context.Context) (transport.Target, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.opened != nil {
+		return c.opened, nil
+	}
+	t, err := transport.OpenTarget(ctx, c.ref, c.host.cfg.transport)
+	if err == nil {
+		c.opened = t
+	}
+	return t, err
+}
+
+// closeTarget may be called again.
+func (c *conversion) closeTarget() error {
+	c.mu.Lock()
+	t := c.opened
+	c.opened = nil
+	c.mu.Unlock()
+	if t == nil {
+		return nil
+	}
+	err := t.Close()
+	if err != nil {
+		c.log.Warn("a target could not be closed", "dest", c.target.Dest, "error", err)
+	}
+	return err
+}
+
 // publish pushes all results, then makes their names visible. The results are those that were published, also beside an
 // error.
 func (h *Host) publish(ctx context.Context, convs []*conversion) (results []Result, err error) {
 	var targets []transport.Target
 	defer func() {
-		for i, t := range targets {
-			switch cerr := t.Close(); {
-			case cerr != nil && err == nil:
+		for _, c := range convs {
+			if cerr := c.closeTarget(); err == nil {
 				err = cerr
-			case cerr != nil:
-				h.cfg.log.Warn("a target could not be closed", "dest", convs[i].target.Dest, "error", cerr)
 			}
 		}
 	}()
 	for _, c := range convs {
-		t, err := transport.OpenTarget(ctx, c.ref, h.cfg.transport)
+		t, err := c.openTarget(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -429,11 +497,13 @@ func (h *Host) publish(ctx context.Context, convs []*conversion) (results []Resu
 		}
 	}
 	for i, c := range convs {
+		c.reuse.close()
 		if err := targets[i].Publish(ctx, c.rewritten.Root); err != nil {
 			return results, err
 		}
 		c.emit(Event{Kind: EventPublished, Descriptor: c.rewritten.Root})
 		results = append(results, c.result())
+		c.reuse.record(ctx)
 	}
 	return results, nil
 }

@@ -9,13 +9,15 @@ import (
 // EventKind says what an Event tells.
 type EventKind string
 
-// Kinds of events. Each layer of each target has one started, any number of progress and one done event; a layer that is
-// used several times is converted and reported once.
+// Kinds of events. Each layer of each target has one started, any number of progress and one done event, or one reused event; a layer
+// that is used several times is converted and reported once. When what was reused turns out to be of no use, a warning says so
+// and everything is converted, and reported, anew.
 const (
 	EventResolved      EventKind = "resolved"       // the source's root is known: Descriptor
 	EventLayerStarted  EventKind = "layer-started"  // Descriptor is the source layer, Total its size
 	EventLayerProgress EventKind = "layer-progress" // Done of Total stored bytes were read
 	EventLayerDone     EventKind = "layer-done"     // Output is the size of what was made
+	EventLayerReused   EventKind = "layer-reused"   // instead of the three above: an earlier conversion had made it
 	EventManifestDone  EventKind = "manifest-done"  // Descriptor is the converted manifest
 	EventPushStarted   EventKind = "push-started"   // Total bytes go to Dest
 	EventPushProgress  EventKind = "push-progress"

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/host/dedup"
 	"github.com/convhost/convhost/host/transport"
 	"github.com/convhost/convhost/internal/accel"
 )
@@ -36,6 +37,7 @@ type config struct {
 	log       *slog.Logger
 	onEvent   func(Event)
 	transport transport.Options
+	dedup     dedup.Store
 }
 
 // Option configures a Host.

@@ -31,6 +31,7 @@ type converted struct {
 	parts    []part
 	state    []byte
 	warnings []string
+	reused   bool // an earlier conversion made it: the parts may not be in the store
 }
 
 func (c *converted) size() (n int64) {
@@ -117,6 +118,11 @@ func (h *Host) sessionLimits() session.Limits {
 	}
 }
 
+// layerRequest is what the plugin is asked for a layer. All that its answer depends on stands in it, or behind digests in it.
+func (c *conversion) layerRequest(info abi.LayerInfo, parents []abi.PartInfo) abi.ConvertRequest {
+	return abi.ConvertRequest{Layer: info, Options: c.target.Options, Parents: parents, Dicts: c.dicts.infos, Features: abi.Features()}
+}
+
 // convertLayer runs the plugin on one layer.
 func (c *conversion) convertLayer(ctx context.Context, desc ocispec.Descriptor, info abi.LayerInfo, parents []part) (*converted, error) {
 	c.emit(Event{Kind: EventLayerStarted, Descriptor: desc, Total: desc.Size})
@@ -138,7 +144,7 @@ func (c *conversion) convertLayer(ctx context.Context, desc ocispec.Descriptor, 
 	grants.Parents, grants.Dicts = granted, c.dicts.parts
 	out := &outputs{ctx: ctx, store: c.store}
 	grants.OpenSink = out.open
-	req := abi.ConvertRequest{Layer: info, Options: c.target.Options, Parents: infos, Dicts: c.dicts.infos, Features: abi.Features()}
+	req := c.layerRequest(info, infos)
 	answer, err := c.plugin.run.run(ctx, abi.OpConvertLayer, abi.Marshal(&req), grants)
 	if err != nil {
 		return nil, err
@@ -178,16 +184,23 @@ func (c *conversion) openParts(ctx context.Context, parts []part) (infos []abi.P
 		}
 	}
 	for _, p := range parts {
-		r, err := c.store.Open(ctx, p.desc)
+		r, err := c.openConverted(ctx, p.desc)
 		if err != nil {
 			done()
 			return nil, nil, nil, err
 		}
 		open = append(open, r)
 		granted = append(granted, session.Part{At: r, Size: p.desc.Size})
+	}
+	return partInfos(parts), granted, done, nil
+}
+
+// partInfos tells a plugin of artifacts.
+func partInfos(parts []part) (infos []abi.PartInfo) {
+	for _, p := range parts {
 		infos = append(infos, abi.PartInfo{Name: p.Name, Layer: p.layer, MediaType: p.MediaType, Digest: string(p.desc.Digest), Size: p.desc.Size, Annotations: p.Annotations})
 	}
-	return infos, granted, done, nil
+	return infos
 }
 
 // outputs are the sinks of one operation, each an ingest of the store.

@@ -24,6 +24,7 @@ type outLayer struct {
 type finished struct {
 	layers []outLayer
 	resp   abi.MergeResponse
+	reused bool // by an earlier conversion
 }
 
 // finish turns the converted layers of one manifest into the layers of the converted one: by the plugin's merge step, or
@@ -42,12 +43,12 @@ func (c *conversion) finish(ctx context.Context, layers []*converted, infos []ab
 		}
 		req.Layers = append(req.Layers, m)
 	}
-	partInfos, granted, done, err := c.openParts(ctx, parts)
+	infosOfParts, granted, done, err := c.openParts(ctx, parts)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	req.Parts, req.Options, req.Dicts, req.Features = partInfos, c.target.Options, c.dicts.infos, abi.Features()
+	req.Parts = infosOfParts
 	out := &outputs{ctx: ctx, store: c.store}
 	answer, err := c.plugin.run.run(ctx, abi.OpMergeLayers, abi.Marshal(&req), session.Config{
 		Pool: c.host.pool, Parts: granted, Dicts: c.dicts.parts, OpenSink: out.open, Limits: c.host.sessionLimits(), Log: c.log,

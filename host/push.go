@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/convhost/convhost/abi"
-	"github.com/convhost/convhost/host/cas"
 	"github.com/convhost/convhost/host/graph"
 	"github.com/convhost/convhost/host/transport"
 )
@@ -73,7 +72,7 @@ func (c *conversion) items(ctx context.Context) (blobs, docs []pushItem, err err
 		}
 	}
 	fromStore := func(desc ocispec.Descriptor) func() (io.ReadCloser, error) {
-		return func() (io.ReadCloser, error) { return openBlob(ctx, c.store, desc) }
+		return func() (io.ReadCloser, error) { return c.openStored(ctx, desc) }
 	}
 	for _, n := range c.rewritten.Kept { // from the source, as they are
 		for _, child := range kept(n) {
@@ -119,8 +118,8 @@ func kept(n *graph.Node) (out []*graph.Node) {
 	return append(out, n)
 }
 
-func openBlob(ctx context.Context, store cas.Store, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	at, err := store.Open(ctx, desc)
+func (c *conversion) openStored(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	at, err := c.openConverted(ctx, desc)
 	if err != nil {
 		return nil, err
 	}

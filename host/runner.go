@@ -42,7 +42,7 @@ func (c *carriers) open(ctx context.Context, cand candidate) (runner, error) {
 	switch cand.runtime {
 	case RuntimeInProcess:
 		b := c.cfg.builtin(cand.name)
-		r = &guestRunner{guest: b.InProcess, id: "inprocess:" + cand.name}
+		r = &guestRunner{guest: b.InProcess, id: inProcess + cand.name}
 	case RuntimeNative:
 		r, err = c.openNative(ctx, cand)
 	default:

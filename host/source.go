@@ -23,8 +23,15 @@ type source struct {
 	root  ocispec.Descriptor
 	graph *graph.Graph
 
-	mu    sync.Mutex
-	pulls map[digest.Digest]*pull
+	pulls pulls
+}
+
+// pulls copies each blob once, however many ask for it.
+type pulls struct {
+	copy func(context.Context, ocispec.Descriptor) error
+
+	mu   sync.Mutex
+	jobs map[digest.Digest]*pull
 }
 
 type pull struct {
@@ -43,7 +50,8 @@ func (h *Host) openSource(ctx context.Context, ref string, store cas.Store) (*so
 	if err != nil {
 		return nil, err
 	}
-	s := &source{ref: ref, t: t, store: store, pulls: map[digest.Digest]*pull{}}
+	s := &source{ref: ref, t: t, store: store}
+	s.pulls.copy = s.copy
 	if s.root, err = t.Resolve(ctx); err == nil {
 		s.graph, err = graph.Load(ctx, t, s.root, graph.LoadOptions{Limits: h.cfg.limits.Graph})
 	}
@@ -66,24 +74,27 @@ func (s *source) readerAt(ctx context.Context, desc ocispec.Descriptor) (cas.Rea
 	if s.store == nil {
 		return nil, abi.Errorf(abi.ErrInternal, "no store to pull %s into", desc.Digest)
 	}
-	if err := s.pull(ctx, desc); err != nil {
+	if err := s.pulls.get(ctx, desc); err != nil {
 		return nil, err
 	}
 	return s.store.Open(ctx, desc)
 }
 
-func (s *source) pull(ctx context.Context, desc ocispec.Descriptor) error {
+func (s *pulls) get(ctx context.Context, desc ocispec.Descriptor) error {
 	for {
 		s.mu.Lock()
-		p := s.pulls[desc.Digest]
+		p := s.jobs[desc.Digest]
 		if p == nil {
 			p = &pull{done: make(chan struct{})}
-			s.pulls[desc.Digest] = p
+			if s.jobs == nil {
+				s.jobs = map[digest.Digest]*pull{}
+			}
+			s.jobs[desc.Digest] = p
 			s.mu.Unlock()
 			if p.err = s.copy(ctx, desc); p.err != nil && ctx.Err() != nil { // the next who wants it tries again
 				p.gaveUp = true
 				s.mu.Lock()
-				delete(s.pulls, desc.Digest)
+				delete(s.jobs, desc.Digest)
 				s.mu.Unlock()
 			}
 			close(p.done)

@@ -71,11 +71,12 @@ type ManifestKey struct {
 	Source digest.Digest        // of the manifest
 	Layers []abi.ConvertRequest // what each layer's conversion is asked for, without parents
 	Merge  abi.MergeRequest
+	Output string // what else the host was asked for: media types, references; in a form that does not change
 }
 
 // Key returns the name of the record.
 func (k *ManifestKey) Key() Key {
-	parts := [][]byte{[]byte(k.Source), abi.Marshal(&k.Merge)}
+	parts := [][]byte{[]byte(k.Source), []byte(k.Output), abi.Marshal(&k.Merge)}
 	for i := range k.Layers {
 		parts = append(parts, abi.Marshal(&k.Layers[i]))
 	}

@@ -48,7 +48,7 @@ type Part struct {
 // Manifest is what became of one image: what its manifest and config change in. The documents themselves are made anew
 // from the source's, which are at hand.
 type Manifest struct {
-	Converted       Target            `json:"converted"` // the manifest as it was published; for people
+	Converted       Target            `json:"converted"` // the manifest as it was published: what is made anew must be the same
 	Layers          []ManifestLayer   `json:"layers"`
 	OSFeatures      []string          `json:"osFeatures,omitempty"`
 	ConfigMediaType string            `json:"configMediaType,omitempty"`

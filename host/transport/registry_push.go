@@ -176,16 +176,14 @@ func (t *registryTarget) upload(ctx context.Context, desc ocispec.Descriptor, op
 	return err
 }
 
-var errNotMounted = errors.New("not mounted")
-
 // mount tries to take the blob from another repository of the registry.
 func (t *registryTarget) mount(ctx context.Context, desc ocispec.Descriptor) bool {
 	for _, from := range t.opts.MountFrom {
-		err := t.repo.Mount(ctx, desc, from, func() (io.ReadCloser, error) { return nil, errNotMounted })
-		if err == nil {
+		ok, err := t.Mount(ctx, desc, from)
+		if ok {
 			return true
 		}
-		if !errors.Is(err, errNotMounted) {
+		if err != nil {
 			t.opts.log().Debug("mount failed", "blob", desc.Digest, "from", from, "error", err)
 		}
 	}
