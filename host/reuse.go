@@ -72,21 +72,21 @@ func (c *conversion) newReuse(look bool) *reuse {
 
 // ask runs one question to the store. It reports false after a failure, which is told once: then the conversion goes on
 // as if there were no store. ErrNotFound and ErrCorrupt are answers.
-func (u *reuse) ask(ctx context.Context, what string, fn func(context.Context) error) (error, bool) {
+func (u *reuse) ask(ctx context.Context, what string, fn func(context.Context) error) (ok bool, err error) {
 	u.mu.Lock()
 	off := u.off
 	u.mu.Unlock()
 	if off {
-		return nil, false
+		return false, nil
 	}
 	sctx, cancel := context.WithTimeout(ctx, storeTime)
 	defer cancel()
-	err := fn(sctx)
+	err = fn(sctx)
 	if err == nil || errors.Is(err, abi.ErrNotFound) || errors.Is(err, abi.ErrCorrupt) || errors.Is(err, abi.ErrLimit) {
-		return err, true
+		return true, err
 	}
 	if ctx.Err() != nil {
-		return err, false
+		return false, err
 	}
 	u.mu.Lock()
 	first := !u.off
@@ -95,13 +95,13 @@ func (u *reuse) ask(ctx context.Context, what string, fn func(context.Context) e
 	if first {
 		u.c.emit(Event{Kind: EventWarning, Message: fmt.Sprintf("dedup store: cannot %s, so it is left alone: %v", what, err)})
 	}
-	return err, false
+	return false, err
 }
 
 // get returns a record, nil if there is none that can be used.
 func (u *reuse) get(ctx context.Context, key dedup.Key) *dedup.Record {
 	var rec *dedup.Record
-	err, ok := u.ask(ctx, "look up "+key.String(), func(ctx context.Context) (err error) {
+	ok, err := u.ask(ctx, "look up "+key.String(), func(ctx context.Context) (err error) {
 		rec, err = u.store.Get(ctx, key)
 		return err
 	})

@@ -31,7 +31,7 @@ func (u *reuse) record(ctx context.Context) {
 	if len(blobs) == 0 {
 		return
 	}
-	if err, ok := u.ask(ctx, "note where blobs are", func(ctx context.Context) error { return u.store.AddPlace(ctx, u.places.own, blobs...) }); err != nil || !ok {
+	if ok, err := u.ask(ctx, "note where blobs are", func(ctx context.Context) error { return u.store.AddPlace(ctx, u.places.own, blobs...) }); err != nil || !ok {
 		return
 	}
 	for key, res := range u.layers {
@@ -60,7 +60,7 @@ func (u *reuse) layerRecord(key dedup.Key, res *converted, there map[digest.Dige
 }
 
 func (u *reuse) put(ctx context.Context, rec *dedup.Record) {
-	err, _ := u.ask(ctx, "record "+rec.Key.String(), func(ctx context.Context) error { return u.store.Put(ctx, rec) })
+	_, err := u.ask(ctx, "record "+rec.Key.String(), func(ctx context.Context) error { return u.store.Put(ctx, rec) })
 	if abi.ClassOf(err) == abi.ErrLimit {
 		u.c.emit(Event{Kind: EventWarning, Message: fmt.Sprintf("dedup store: %v; it will be converted again", err)})
 	}

@@ -1,0 +1,139 @@
+package host
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/convhost/convhost/host/graph/graphtest"
+	"github.com/convhost/convhost/plugins/nydus"
+)
+
+// traffic counts what a registry is asked for.
+type traffic struct {
+	next http.Handler
+
+	mu      sync.Mutex
+	mounts  int
+	sent    int64 // bytes of blobs
+	fetched int
+	opened  int // uploads
+	ended   int // uploads that were given up
+	paths   []string
+}
+
+func (c *traffic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	blob := strings.Contains(r.URL.Path, "/blobs/")
+	switch {
+	case r.URL.Query().Has("mount"):
+		c.mounts++
+	case r.Method == http.MethodPost && blob:
+		c.opened++
+	case r.Method == http.MethodDelete && blob:
+		c.ended++
+	case r.Method == http.MethodPut && blob, r.Method == http.MethodPatch:
+		c.sent += max(r.ContentLength, 0)
+	case r.Method == http.MethodGet && blob:
+		c.fetched++
+	}
+	c.paths = append(c.paths, r.Method+" "+r.URL.Path)
+	c.mu.Unlock()
+	c.next.ServeHTTP(w, r)
+}
+
+func (c *traffic) take() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := fmt.Sprintf("%d mounts, %d bytes sent, %d fetched", c.mounts, c.sent, c.fetched)
+	c.mounts, c.sent, c.fetched, c.opened, c.ended, c.paths = 0, 0, 0, 0, 0, nil
+	return s
+}
+
+func countedRegistry(t *testing.T) (*traffic, string) {
+	t.Helper()
+	c := &traffic{next: registryHandler(t)}
+	srv := httptest.NewServer(c)
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	t.Cleanup(srv.Close)
+	return c, strings.TrimPrefix(srv.URL, "http://")
+}
+
+// TestReuseRegistry: blobs that a registry has in another repository are mounted, not sent; other registries are not asked.
+func TestReuseRegistry(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	for format, plugin := range formats() {
+		t.Run(format, func(t *testing.T) {
+			e, c := reusing(t, plugin(), openStore(t))
+			reg, host := countedRegistry(t)
+			s := graphtest.NewStore()
+			im := threeLayers(s)
+			src := e.source(s, s.Image(im))
+			first := e.convert(src, format, "docker://"+host+"/team/a:v1")
+			layers := len(first.Manifests[0].Layers)
+			config := e.image("docker://" + host + "/team/a:v1").Root.ConfigNode().Desc.Size
+			convert := func(src, dest string) Result {
+				t.Helper()
+				rs, err := e.Convert(t.Context(), ConvertRequest{Source: src, Targets: []Target{{Format: format, Dest: dest}}})
+				e.ok(err)
+				return rs[0]
+			}
+			c.calls()
+			reg.take()
+			convert(src, "docker://"+host+"/team/a:v2")
+			same(t, "same repository", []string{c.calls(), reg.take()}, []string{"0 converted, 0 merged", "0 mounts, 0 bytes sent, 0 fetched"})
+			convert(src, "docker://"+host+"/team/b:v1")
+			same(t, "another repository", []string{c.calls(), reg.take()},
+				[]string{"0 converted, 0 merged", fmt.Sprintf("%d mounts, %d bytes sent, 0 fetched", layers, config)})
+			convert(src, "docker://"+host+"/team/b:v1")
+			same(t, "which has them now", []string{c.calls(), reg.take()}, []string{"0 converted, 0 merged", "0 mounts, 0 bytes sent, 0 fetched"})
+
+			im.Layers = append(slices.Clone(im.Layers), s.Layer(map[string]string{"top": "x"}))
+			more := e.source(s, s.Image(im))
+			res := e.convert(more, format, "docker://"+host+"/team/c:v1") // verified
+			same(t, "layers converted", c.converted.Swap(0), 1)
+			plain, _ := reusing(t, plugin(), nil)
+			same(t, "root", res.Root, plain.convert(more, format, plain.ref("out")).Root)
+
+			reg.take()
+			_, away := countedRegistry(t)
+			convert(src, "docker://"+away+"/team/a:v1")
+			same(t, "another registry: calls", c.converted.Swap(0), 3)
+			same(t, "the first one was asked", len(reg.paths), 0)
+		})
+	}
+}
+
+// TestReuseMountRefused: a registry that mounts nothing gets the bytes, and no upload stays open.
+func TestReuseMountRefused(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	reg := &traffic{}
+	next := registryHandler(t)
+	reg.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("mount") {
+			r.URL.RawQuery = "" // an upload like any other
+		}
+		next.ServeHTTP(w, r)
+	})
+	srv := httptest.NewServer(reg)
+	t.Cleanup(srv.Close)
+	host := strings.TrimPrefix(srv.URL, "http://")
+	e, c := reusing(t, nydus.New(), openStore(t))
+	s := graphtest.NewStore()
+	src := e.source(s, s.Image(threeLayers(s)))
+	first := e.convert(src, "nydus", "docker://"+host+"/a:v1")
+	c.calls()
+	reg.take()
+	res := e.convert(src, "nydus", "docker://"+host+"/b:v1")
+	same(t, "calls", c.calls(), "0 converted, 0 merged")
+	same(t, "root", res.Root, first.Root)
+	if reg.mounts == 0 || reg.ended != reg.mounts {
+		t.Errorf("%d mounts were tried, %d uploads ended", reg.mounts, reg.ended)
+	}
+	same(t, "what is there", e.image("docker://"+host+"/b:v1").Root.Desc.Digest, first.Root.Digest)
+}
