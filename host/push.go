@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/host/cas"
 	"github.com/convhost/convhost/host/graph"
 	"github.com/convhost/convhost/host/transport"
 )
@@ -118,8 +119,19 @@ func kept(n *graph.Node) (out []*graph.Node) {
 	return append(out, n)
 }
 
+// openStored opens a converted blob for pushing.
 func (c *conversion) openStored(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
 	at, err := c.openConverted(ctx, desc)
+	return stored(at, desc, err)
+}
+
+func openBlob(ctx context.Context, store cas.Store, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	at, err := store.Open(ctx, desc)
+	return stored(at, desc, err)
+}
+
+// stored makes a stream of a blob that was opened, unless it was not, or with another size.
+func stored(at cas.ReaderAt, desc ocispec.Descriptor, err error) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
