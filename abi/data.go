@@ -16,6 +16,7 @@ const (
 	DataConsumed  int32 = 12 // Size more stored bytes of the layer were read; no answer
 	DataSync      int32 = 13 // answered when all frames of the call before it are done
 	DataCancel    int32 = 14 // host to plugin: end the call
+	DataReady     int32 = 15 // Data: an encoded AttachResponse; see Host.Ready
 )
 
 // MaxData is the most bytes that one DataFrame carries.

@@ -10,6 +10,7 @@ func Features() []string {
 		"codec/lz4_block", "codec/zstd", "codec/gzip", "codec/deflate",
 		"filter/gzip", "filter/zstd",
 		"decode", "decode/prefix", "dedup/plan", "align", "rawsum", "rawsum/shared",
+		"attach",
 		"dict",
 	}
 }

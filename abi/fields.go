@@ -137,11 +137,25 @@ func (m *AttachRequest) fields(c *coder) {
 	c.dict(2, &m.Options)
 	c.str(3, &m.Target)
 	c.bytes(4, &m.Config)
+	c.str(5, &m.ID)
+	c.str(6, &m.StateDir)
+	c.strs(7, &m.Locations)
+	c.strs(8, &m.Features)
 }
 
-func (m *AttachResponse) fields(c *coder) { c.str(1, &m.ID); c.str(2, &m.Device) }
-func (m *DetachRequest) fields(c *coder)  { c.str(1, &m.ID) }
-func (m *DetachResponse) fields(*coder)   {}
+func (m *AttachResponse) fields(c *coder) {
+	c.str(1, &m.ID)
+	c.str(2, &m.Device)
+	c.bytes(3, &m.Runtime)
+}
+
+func (m *DetachRequest) fields(c *coder) {
+	c.str(1, &m.ID)
+	c.str(2, &m.StateDir)
+	c.boolean(3, &m.Force)
+}
+
+func (m *DetachResponse) fields(*coder) {}
 
 func (m *ErrorDetail) fields(c *coder) {
 	number(c, 1, &m.Class)

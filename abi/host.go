@@ -91,7 +91,8 @@ const (
 // Host is everything a plugin can do to the outside while one operation runs. There are three implementations with
 // one meaning: direct calls in this process, wasm imports, and a session inside a native plugin's own process.
 //
-// A Host is used from one goroutine. Buffers belong to the caller and are not kept after a method returns. Methods
+// A Host is used from one goroutine, except in Attach: there ReadAt may be called from several at a time, and its
+// error ends that read and not the operation. Buffers belong to the caller and are not kept after a method returns. Methods
 // return errors of the classes in this package: ErrDenied for a stream that was not granted, ErrPlugin for a wrong
 // handle or misuse, ErrLimit when an allowance is used up, ErrCanceled after cancellation, ErrCorrupt (and its
 // kinds) for input that breaks its format. After an error other than ErrUnsupported and ErrNotFound the operation
@@ -158,6 +159,10 @@ type Host interface {
 	Log(level int, msg string)
 	// Progress tells how much of the operation is done, in units of the plugin's choice; total 0 if unknown.
 	Progress(done, total int64)
+
+	// Ready tells, once in an Attach operation, that the image is attached and can be used; the operation goes on serving it.
+	// An error says that nobody wants it any more: undo it and return. ErrUnsupported in the sandbox.
+	Ready(resp *AttachResponse) error
 }
 
 // Range is the input of one decoding job.

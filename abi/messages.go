@@ -189,23 +189,33 @@ type CheckResponse struct {
 
 // AttachRequest asks a native plugin to present an image as a device or a mount.
 type AttachRequest struct {
-	Parts   []PartInfo
-	Options map[string]string
-	Target  string // mount point, or "" for a device only
-	Config  []byte
+	Parts    []PartInfo
+	Options  map[string]string
+	Target   string // mount point, an absolute path, or "" for a device only
+	Config   []byte
+	ID       string // of the attachment, chosen by the host: letters, digits and dashes
+	StateDir string // a directory of the attachment's own, where the plugin keeps what Detach needs; an absolute path
+	// Locations tell where the bytes of each part are, for other runtimes of the format: a URL (file:///…, https://…), or ""
+	// if there is none.
+	Locations []string
+	Features  []string // what this host can do
 	Unknown
 }
 
-// AttachResponse names what was attached. ID goes into DetachRequest, also from another process.
+// AttachResponse names what was attached, in Host.Ready and at the end of the operation. An empty ID says that nothing
+// was, because the request did not ask for it.
 type AttachResponse struct {
-	ID     string
-	Device string
+	ID      string // the request's
+	Device  string
+	Runtime []byte // what another runtime of the format needs to attach the image itself, in that runtime's form; nil if there is none
 	Unknown
 }
 
-// DetachRequest ends an attachment and cleans up, also after a crash.
+// DetachRequest ends an attachment and cleans up, also after a crash, and again: what is not there is no error.
 type DetachRequest struct {
-	ID string
+	ID       string
+	StateDir string // that of the AttachRequest
+	Force    bool   // also when it is in use: users see errors from then on
 	Unknown
 }
 

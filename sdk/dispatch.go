@@ -95,7 +95,7 @@ func attach(ctx context.Context, q Attacher, op abi.Op, req []byte, host abi.Hos
 	if err := abi.Unmarshal(req, &d); err != nil {
 		return nil, err
 	}
-	return &abi.DetachResponse{}, q.Detach(ctx, d.ID)
+	return &abi.DetachResponse{}, q.Detach(ctx, &d)
 }
 
 // answer turns a typed result into a message, and a nil result without an error into a fault.

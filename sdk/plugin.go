@@ -35,9 +35,17 @@ type Checker interface {
 }
 
 // Attacher is a native Plugin that can present an image as a device or a mount.
+//
+// Attach runs as long as the attachment is served: when it can be used it calls a.Ready, and it returns the same response when
+// the attachment has ended, which Detach does. Where the system serves what was attached by itself, Attach returns without
+// calling Ready. A cancelled ctx ends it at once, within a second; what it left then, Detach cleans.
+//
+// Detach is called while Attach runs, or by another process, also after the one that served was killed. It works from what
+// Attach stored in the state directory, and does nothing where nothing is left. ErrExists: the attachment is in use, and
+// lives on.
 type Attacher interface {
 	Attach(ctx context.Context, a *Attach) (*abi.AttachResponse, error)
-	Detach(ctx context.Context, id string) error
+	Detach(ctx context.Context, d *abi.DetachRequest) error
 }
 
 // Layer is the request of ConvertLayer with the host that serves it.

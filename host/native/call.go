@@ -18,6 +18,7 @@ type call struct {
 	p      *process
 	id     uint64
 	ctx    context.Context // ends with the operation
+	attach bool            // reads may fail and be tried again
 	cancel context.CancelFunc
 	grants session.Config
 	wg     sync.WaitGroup // frames in work, pumps
@@ -30,8 +31,8 @@ type call struct {
 }
 
 // newCall registers an operation for the frames of the data plane.
-func (p *process) newCall(ctx context.Context, id uint64, grants session.Config) *call {
-	c := &call{p: p, id: id, grants: grants, outputs: map[int]*output{}}
+func (p *process) newCall(ctx context.Context, id uint64, op abi.Op, grants session.Config) *call {
+	c := &call{p: p, id: id, grants: grants, attach: op == abi.OpAttach, outputs: map[int]*output{}}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	if c.grants.Limits.Sinks == 0 {
 		c.grants.Limits.Sinks = session.DefaultLimits().Sinks
@@ -196,9 +197,23 @@ func (c *call) serve(f *abi.DataFrame) {
 		c.reply(f, c.closeOutput(f))
 	case abi.DataAbortSink:
 		c.reply(f, c.abortOutput(f))
+	case abi.DataReady:
+		c.reply(f, c.ready(f))
 	default:
 		c.reply(f, abi.Errorf(abi.ErrUnsupported, "frame of unknown kind %d", f.Kind))
 	}
+}
+
+// ready hands on that an image is attached.
+func (c *call) ready(f *abi.DataFrame) error {
+	if !c.attach || c.grants.Ready == nil {
+		return abi.Errorf(abi.ErrPlugin, "plugin %s says that an image is attached, which it was not asked for", c.p.name)
+	}
+	resp := new(abi.AttachResponse)
+	if err := abi.Unmarshal(f.Data, resp); err != nil {
+		return c.fail(err)
+	}
+	return c.fail(c.grants.Ready(resp))
 }
 
 func (c *call) reply(f *abi.DataFrame, err error) { c.p.answer(f, nil, nil, err) }

@@ -227,7 +227,9 @@ func (c *call) readPart(f *abi.DataFrame) {
 			c.p.answer(f, &abi.DataFrame{Data: b[:n]}, nil, nil)
 			return
 		}
-		err = c.fail(err)
+		if !c.attach {
+			err = c.fail(err)
+		}
 	}
 	c.reply(f, err)
 }

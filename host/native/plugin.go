@@ -83,7 +83,7 @@ func (p *Plugin) Run(ctx context.Context, op abi.Op, req []byte, grants session.
 	if err != nil {
 		return nil, err
 	}
-	c := proc.newCall(ctx, p.nextID(), grants)
+	c := proc.newCall(ctx, p.nextID(), op, grants)
 	resp, err := proc.invoke(ctx, c, op, req)
 	err = c.finish(err)
 	if err != nil && proc.doomed() {

@@ -71,3 +71,6 @@ func (Denied) Log(int, string) {}
 
 // Progress implements abi.Host.
 func (Denied) Progress(int64, int64) {}
+
+// Ready implements abi.Host.
+func (Denied) Ready(*abi.AttachResponse) error { return errDenied }

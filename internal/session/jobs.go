@@ -103,7 +103,7 @@ func (s *Session) ClosePlan(ph abi.Handle) (abi.PlanInfo, error) {
 	if err != nil {
 		return abi.PlanInfo{}, err
 	}
-	delete(s.handles, ph)
+	s.forget(ph)
 	info, err := s.queue.ClosePlan(p.p)
 	return info, s.fail(err)
 }

@@ -25,12 +25,16 @@ func (s *Session) ReadAt(h abi.Handle, p []byte, off int64) (int, error) {
 	if n == len(p) {
 		return n, nil
 	}
-	return n, s.fail(at.readError(err, off+int64(n)))
+	err = at.readError(err, off+int64(n))
+	if s.cfg.Attach && s.ctx.Err() == nil {
+		return n, err // the next read may find the network again
+	}
+	return n, s.fail(err)
 }
 
 // randomAccess finds a stream with random access: a part, or the stored layer at rest.
 func (s *Session) randomAccess(h abi.Handle) (*part, error) {
-	if l, ok := s.handles[h].(*layerStream); ok {
+	if l, ok := s.handle(h).(*layerStream); ok {
 		if l.at == nil {
 			return nil, abi.Errorf(abi.ErrUnsupported, "the layer has no random access here")
 		}
@@ -68,6 +72,8 @@ func (p *part) readError(err error, off int64) error {
 // read counts n bytes that were read, up to the size of the input: reading again earns no output. It tells whether
 // anything counted.
 func (p *part) read(n int64) bool {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
 	n = min(n, p.Size-p.counted)
 	if n <= 0 {
 		return false

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/convhost/convhost/abi"
@@ -37,6 +38,10 @@ type Config struct {
 	Limits   Limits
 	Batch    int // bytes of records after which Entries returns; 0: 64 KiB. Plugins must not depend on it
 	Log      *slog.Logger
+	// Attach is set for the operation of that name: ReadAt may be called from several goroutines, and its errors end the
+	// read and not the operation. Ready gets the plugin's answer when the image is attached.
+	Attach bool
+	Ready  func(*abi.AttachResponse) error
 	// Progress is called with the plugin's own report; Read with the stored bytes of the layer that were read.
 	Progress func(done, total int64)
 	Read     func(n int)
@@ -95,6 +100,7 @@ type Session struct {
 	ctx     context.Context
 	cfg     Config
 	queue   *accel.Queue
+	mu      sync.Mutex         // of handles, err and what parts count, for Attach
 	handles map[abi.Handle]any // the open ones
 	last    abi.Handle         // numbers are not used again: a closed handle stays wrong
 	sinks   map[int]*sink
@@ -133,12 +139,16 @@ func New(ctx context.Context, cfg Config) *Session {
 }
 
 // Err returns the first error that a method returned to the plugin and that ends the operation, or nil.
-func (s *Session) Err() error { return s.err }
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
 
 // Finish ends a successful operation: it reads the layer to its end so that its digests are checked, and fails if
 // an output was left open. On an error everything is aborted.
 func (s *Session) Finish() error {
-	err := s.err
+	err := s.Err()
 	if err == nil {
 		err = s.drain()
 	}
@@ -176,6 +186,8 @@ func (s *Session) close() error {
 // fail remembers the first error that ends the operation. After those of the two classes that say "not here" a plugin
 // may go on another way.
 func (s *Session) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err != nil && s.err == nil {
 		if c := abi.ClassOf(err); c != abi.ErrUnsupported && c != abi.ErrNotFound {
 			s.err = err
@@ -186,8 +198,8 @@ func (s *Session) fail(err error) error {
 
 // enter is the start of every method: it answers cancellation and sticky errors.
 func (s *Session) enter() error {
-	if s.err != nil {
-		return s.err
+	if err := s.Err(); err != nil {
+		return err
 	}
 	if err := s.ctx.Err(); err != nil {
 		return s.fail(abi.Errorf(abi.ClassOf(err), "%v", context.Cause(s.ctx))) // a cause may have a class of its own
@@ -196,18 +208,37 @@ func (s *Session) enter() error {
 }
 
 func (s *Session) newHandle(v any) (abi.Handle, error) {
-	if len(s.handles) >= abi.MaxHandles || s.last == math.MaxInt32 {
+	s.mu.Lock()
+	full := len(s.handles) >= abi.MaxHandles || s.last == math.MaxInt32
+	if !full {
+		s.last++
+		s.handles[s.last] = v
+	}
+	h := s.last
+	s.mu.Unlock()
+	if full {
 		return 0, s.fail(abi.Errorf(abi.ErrLimit, "plugin has more than %d handles open", abi.MaxHandles))
 	}
-	s.last++
-	s.handles[s.last] = v
-	return s.last, nil
+	return h, nil
+}
+
+func (s *Session) forget(h abi.Handle) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.handles, h)
+}
+
+// handle returns what h names, nil if nothing.
+func (s *Session) handle(h abi.Handle) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handles[h]
 }
 
 // lookup returns the object of type T behind h; a foreign handle is a fault of the plugin.
 func lookup[T any](s *Session, h abi.Handle, what string) (T, error) {
 	var zero T
-	if v, ok := s.handles[h].(T); ok {
+	if v, ok := s.handle(h).(T); ok {
 		return v, nil
 	}
 	return zero, s.fail(abi.Errorf(abi.ErrPlugin, "handle %d is not an open %s of this operation", h, what))

@@ -130,7 +130,7 @@ func (s *Session) Close(h abi.Handle) (info abi.StreamInfo, err error) {
 	if err := s.enter(); err != nil {
 		return info, err
 	}
-	switch v := s.handles[h].(type) {
+	switch v := s.handle(h).(type) {
 	case *sink:
 		if _, err := s.queue.Flush(v.queued); err != nil {
 			return info, s.fail(err)
@@ -146,7 +146,7 @@ func (s *Session) Close(h abi.Handle) (info abi.StreamInfo, err error) {
 		_, err = lookup[*sink](s, h, "stream")
 		return info, err
 	}
-	delete(s.handles, h)
+	s.forget(h)
 	return info, s.fail(err)
 }
 
@@ -169,6 +169,17 @@ func (s *Session) Log(level int, msg string) {
 	} else if s.logged == most+1 {
 		s.cfg.Log.Warn("plugin logs too much: the rest of this operation is dropped")
 	}
+}
+
+// Ready implements abi.Host.
+func (s *Session) Ready(resp *abi.AttachResponse) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	if s.cfg.Ready == nil {
+		return s.fail(abi.Errorf(abi.ErrPlugin, "plugin says that an image is attached, which it was not asked for"))
+	}
+	return s.fail(s.cfg.Ready(resp))
 }
 
 // Progress implements abi.Host.

@@ -42,7 +42,11 @@ func (s *server) Call(ctx context.Context, req *abi.CallRequest) (*abi.CallRespo
 }
 
 func (s *server) operate(ctx context.Context, cl *client, req *abi.CallRequest) ([]byte, error) {
-	host := session.New(ctx, cl.config(&req.Grants))
+	cfg := cl.config(&req.Grants)
+	if cfg.Attach = req.Op == abi.OpAttach; cfg.Attach {
+		cfg.Ready = cl.ready
+	}
+	host := session.New(ctx, cfg)
 	defer host.Abort()
 	out, err := s.guest.Call(ctx, req.Op, req.Request, host)
 	if err != nil {

@@ -56,6 +56,12 @@ func (cl *client) sync() {
 	_, _ = cl.ask(&abi.DataFrame{Kind: abi.DataSync})
 }
 
+// ready tells the host that the image is attached.
+func (cl *client) ready(resp *abi.AttachResponse) error {
+	_, err := cl.ask(&abi.DataFrame{Kind: abi.DataReady, Data: abi.Marshal(resp)})
+	return err
+}
+
 func (cl *client) progress(done, total int64) {
 	cl.mu.Lock()
 	defer cl.mu.Unlock()

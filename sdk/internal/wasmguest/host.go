@@ -151,3 +151,7 @@ func (host) Log(level int, msg string) {
 }
 
 func (host) Progress(done, total int64) { hostProgress(done, total) }
+
+func (host) Ready(*abi.AttachResponse) error {
+	return abi.Errorf(abi.ErrUnsupported, "a sandboxed plugin cannot attach")
+}
