@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/url"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -20,6 +23,7 @@ type atRest struct {
 	tags    func() ([]string, error)
 	open    func(digest.Digest) (cas.ReaderAt, error) // abi.ErrNotFound
 	close   func() error
+	path    func(digest.Digest) string // of the blob's own file; nil: it has none
 	closed  atomic.Bool
 }
 
@@ -62,6 +66,27 @@ func (s *atRest) ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cas.Rea
 		return nil, abi.Errorf(abi.ErrDigest, "blob %s has %d bytes, its descriptor says %d", desc.Digest, ra.Size(), desc.Size)
 	}
 	return ra, nil
+}
+
+// Ranges is ReaderAt: nothing is far away.
+func (s *atRest) Ranges(ctx context.Context, desc ocispec.Descriptor) (cas.ReaderAt, error) {
+	return s.ReaderAt(ctx, desc)
+}
+
+// Location implements Source.
+func (s *atRest) Location(desc ocispec.Descriptor) string {
+	if s.path == nil || checkDescriptor(desc) != nil {
+		return ""
+	}
+	path, err := filepath.Abs(s.path(desc.Digest))
+	if err != nil {
+		return ""
+	}
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path // C:/…
+	}
+	return (&url.URL{Scheme: "file", Path: path}).String()
 }
 
 func (s *atRest) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {

@@ -28,6 +28,7 @@ func openLayoutSource(ref Reference) (Source, error) {
 		resolve: func() (ocispec.Descriptor, error) { return idx.find(ref, open) },
 		tags:    idx.tags,
 		open:    open,
+		path:    func(d digest.Digest) string { return blobPath(ref.Path, d) },
 	}, nil
 }
 

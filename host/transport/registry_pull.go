@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/log"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
+	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host/cas"
@@ -23,6 +24,8 @@ type registrySource struct {
 	*registry
 	resolver remotes.Resolver
 	name     string // reference as containerd writes it
+	repo     *remote.Repository
+	ranges   *rangeCache
 
 	mu      sync.Mutex
 	fetcher remotes.Fetcher
@@ -52,7 +55,7 @@ func openRegistrySource(ctx context.Context, ref Reference, opts Options) (Sourc
 	host := docker.RegistryHost{Client: r.client, Host: r.host, Scheme: scheme, Path: "/v2", Header: header,
 		Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		Authorizer:   docker.NewDockerAuthorizer(docker.WithAuthClient(r.client), docker.WithAuthCreds(creds), docker.WithAuthHeader(header))}
-	s := &registrySource{registry: r, name: ref.Host + "/" + ref.Repo}
+	s := &registrySource{registry: r, name: ref.Host + "/" + ref.Repo, repo: r.repository(), ranges: newRangeCache()}
 	switch {
 	case ref.Digest != "":
 		s.name += "@" + ref.Digest.String()

@@ -29,6 +29,15 @@ type Source interface {
 	// (then Fetch it). The bytes are not verified. The caller closes it, before the Source.
 	ReaderAt(ctx context.Context, desc ocispec.Descriptor) (cas.ReaderAt, error)
 
+	// Ranges gives random access to a blob wherever it is: at rest as ReaderAt, else by asking for the ranges that are read,
+	// with a cache. abi.ErrUnsupported where that cannot be (then Fetch it). The bytes are not verified: that
+	// takes all of them. It may be used from several goroutines; a read that failed may be repeated. ctx must stay alive until the
+	// caller closes it, before the Source.
+	Ranges(ctx context.Context, desc ocispec.Descriptor) (cas.ReaderAt, error)
+
+	// Location returns a URL at which other programs find a blob, "" if it has none of its own.
+	Location(desc ocispec.Descriptor) string
+
 	// Tags lists the names that a reference to this place may have, sorted; for messages and completion.
 	Tags(ctx context.Context) ([]string, error)
 

@@ -136,7 +136,7 @@ func (f *fakeHost) Decode(codec abi.Codec, dst, src []byte, size int) ([]byte, e
 	return append(dst, src[:size]...), nil
 }
 
-func (f *fakeHost) Log(level int, msg string)  { f.logs.Add(1); f.note("log %d %s", level, msg) }
+func (f *fakeHost) Log(level int, msg string)       { f.logs.Add(1); f.note("log %d %s", level, msg) }
 func (f *fakeHost) Ready(*abi.AttachResponse) error { return abi.ErrUnsupported }
 
 func (f *fakeHost) Progress(done, total int64) { f.note("progress %d %d", done, total) }
