@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"sync"
 
@@ -19,11 +21,12 @@ type Host struct {
 	plugins *registry
 	events  sync.Mutex
 
-	mu     sync.Mutex
-	closed bool
-	ops    sync.WaitGroup // operations that run
-	ctx    context.Context
-	end    context.CancelFunc // ends them
+	mu       sync.Mutex
+	closed   bool
+	attached map[string]*serving // by ID
+	ops      sync.WaitGroup      // operations that run
+	ctx      context.Context
+	end      context.CancelFunc // ends them
 }
 
 type config struct {
@@ -31,6 +34,7 @@ type config struct {
 	builtins  []Builtin
 	cacheDir  string
 	workDir   string
+	stateDir  string
 	jobs      int
 	memory    int64
 	limits    Limits
@@ -62,6 +66,10 @@ func WithCacheDir(dir string) Option { return func(c *config) { c.cacheDir = dir
 // system's temporary directory. What an earlier, killed process left there is removed first.
 func WithWorkDir(dir string) Option { return func(c *config) { c.workDir = dir } }
 
+// WithStateDir sets where attachments are written down; default DefaultStateDir. Processes that use the same directory
+// see each other's attachments. Nobody else may write to it.
+func WithStateDir(dir string) Option { return func(c *config) { c.stateDir = dir } }
+
 // WithJobs sets how many cores the host uses; default GOMAXPROCS.
 func WithJobs(n int) Option { return func(c *config) { c.jobs = n } }
 
@@ -84,6 +92,11 @@ func New(opts ...Option) (*Host, error) {
 		o(&c)
 	}
 	c.limits = c.limits.withDefaults()
+	if c.stateDir == "" {
+		c.stateDir = DefaultStateDir()
+	} else if abs, err := filepath.Abs(c.stateDir); err == nil {
+		c.stateDir = abs
+	}
 	if c.memory == 0 {
 		c.memory = c.limits.InFlight
 	}
@@ -119,7 +132,7 @@ func (h *Host) begin(ctx context.Context) (_ context.Context, done func(), err e
 	}, nil
 }
 
-// Close cancels what still runs, waits for it, ends native plugins and frees compiled ones. It may be called again.
+// Close detaches what this host serves, cancels what still runs, waits for it, ends native plugins and frees compiled ones. It may be called again.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	if h.closed {
@@ -128,9 +141,10 @@ func (h *Host) Close() error {
 	}
 	h.closed = true
 	h.mu.Unlock()
+	err := h.detachAll()
 	h.end()
 	h.ops.Wait()
-	err := h.plugins.close()
+	err = errors.Join(err, h.plugins.close())
 	h.pool.Close()
 	return err
 }

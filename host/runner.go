@@ -234,6 +234,9 @@ type nativeRunner struct {
 func (n nativeRunner) digest() string { return n.p.Digest() }
 func (n nativeRunner) close() error   { n.p.Close(); return nil }
 func (n nativeRunner) run(ctx context.Context, op abi.Op, req []byte, grants session.Config) ([]byte, error) {
+	if op == abi.OpAttach { // runs as long as it is served; who waits for it has the limit
+		return n.p.Run(ctx, op, req, grants)
+	}
 	limit := abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", n.limit)
 	ctx, cancel := context.WithTimeoutCause(ctx, n.limit, limit)
 	defer cancel()

@@ -41,6 +41,7 @@ func (a *app) completeSettings(root *cobra.Command) {
 	must(root.MarkPersistentFlagDirname("plugin-dir"))
 	must(root.MarkPersistentFlagDirname("cache-dir"))
 	must(root.MarkPersistentFlagDirname("work-dir"))
+	must(root.MarkPersistentFlagDirname("state-dir"))
 	must(root.MarkPersistentFlagDirname("cert-dir"))
 }
 

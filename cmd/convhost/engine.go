@@ -13,6 +13,9 @@ type engine interface {
 	Verify(context.Context, host.VerifyRequest) ([]host.VerifyResult, error)
 	Unpack(context.Context, host.UnpackRequest) (*host.UnpackResult, error)
 	Check(context.Context, host.CheckRequest) ([]host.CheckResult, error)
+	Attach(context.Context, host.AttachRequest) (*host.Attachment, error)
+	Detach(context.Context, host.DetachRequest) error
+	Attachments(context.Context) ([]host.AttachmentInfo, error)
 	Graph(ctx context.Context, ref string) (*host.GraphResult, error)
 	Inspect(ctx context.Context, ref string) (*host.InspectResult, error)
 	Plugins(context.Context) []host.PluginInfo
@@ -33,6 +36,7 @@ func openHost(set *settings, events func(host.Event), log *slog.Logger) (engine,
 		host.WithBuiltin(own...),
 		host.WithCacheDir(set.cacheDir),
 		host.WithWorkDir(set.workDir),
+		host.WithStateDir(set.stateDir),
 		host.WithLimits(set.limits),
 		host.WithLogger(log),
 		host.WithEvents(events),

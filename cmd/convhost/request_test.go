@@ -22,6 +22,7 @@ import (
 type recorder struct {
 	set     settings
 	convert host.ConvertRequest
+	attach  host.AttachRequest
 	err     error
 	events  func(host.Event)
 	play    []host.Event
@@ -48,6 +49,14 @@ func (r *recorder) Unpack(_ context.Context, req host.UnpackRequest) (*host.Unpa
 	return &host.UnpackResult{}, r.err
 }
 func (r *recorder) Check(context.Context, host.CheckRequest) ([]host.CheckResult, error) {
+	return nil, r.err
+}
+func (r *recorder) Attach(_ context.Context, req host.AttachRequest) (*host.Attachment, error) {
+	r.attach = req
+	return &host.Attachment{}, r.err
+}
+func (r *recorder) Detach(context.Context, host.DetachRequest) error { return r.err }
+func (r *recorder) Attachments(context.Context) ([]host.AttachmentInfo, error) {
 	return nil, r.err
 }
 func (r *recorder) Graph(context.Context, string) (*host.GraphResult, error) {

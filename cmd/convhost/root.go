@@ -69,7 +69,7 @@ func (a *app) rootCommand() *cobra.Command {
 	a.set.register(root.PersistentFlags())
 	root.PersistentFlags().SortFlags = false
 	a.completeSettings(root)
-	root.AddCommand(a.convertCommand(), a.verifyCommand(), a.unpackCommand(), a.checkCommand(), a.graphCommand(),
+	root.AddCommand(a.convertCommand(), a.verifyCommand(), a.unpackCommand(), a.checkCommand(), a.attachCommand(), a.detachCommand(), a.attachmentsCommand(), a.graphCommand(),
 		a.inspectCommand(), a.pluginCommand(), a.versionCommand(), a.serveCommand(),
 		topic("references", "how images are named", referencesHelp),
 		topic("config", "configuration file and environment", configHelp),

@@ -18,6 +18,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	env            map[string]string
+	args           []string // of the process
 	open           opener
 	set            settings
 	warnings       []string // until the console exists
@@ -34,7 +35,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 // runWith is run with another engine.
 func runWith(ctx context.Context, open opener, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env), open: open}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, env: environment(env), args: args, open: open}
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	log.L.Logger.SetOutput(io.Discard) // containerd's log: what matters in it comes back as errors

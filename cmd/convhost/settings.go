@@ -19,6 +19,7 @@ type settings struct {
 	pluginDirs []string
 	cacheDir   string
 	workDir    string
+	stateDir   string
 	jobs       int
 	runtime    string
 	limits     host.Limits
@@ -76,6 +77,7 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.Var(&dirList{list: &s.pluginDirs}, "plugin-dir", "search plugins in `DIR` too, before those that come with convhost (repeatable)")
 	f.StringVar(&s.cacheDir, "cache-dir", "", "keep compiled plugins in `DIR`, empty for nowhere; default convhost/plugins in the user's cache directory")
 	f.StringVar(&s.workDir, "work-dir", "", "keep blobs in `DIR` while working; default the system's temporary directory")
+	f.StringVar(&s.stateDir, "state-dir", "", "write down in `DIR` what is attached; default /run/convhost for root, else convhost in $XDG_RUNTIME_DIR")
 	f.IntVar(&s.jobs, "jobs", 0, "use `N` cores; default all")
 
 	f.BoolVar(&s.plainHTTP, "plain-http", false, "talk to registries without TLS")
@@ -121,6 +123,14 @@ func (s *settings) prepare(a *app) error {
 		return err
 	}
 	return s.prepareCache(a)
+}
+
+// stateDirectory is where attachments are written down.
+func (s *settings) stateDirectory() string {
+	if s.stateDir != "" {
+		return s.stateDir
+	}
+	return host.DefaultStateDir()
 }
 
 // prepareCache makes the directory of compiled plugins. One that was asked for must work; without the default one,

@@ -220,7 +220,9 @@ func TestRangesRecover(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	reg.setFault(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { w.WriteHeader(http.StatusInternalServerError) })
+	reg.setFault(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusInternalServerError)
+	})
 	p := make([]byte, 1000)
 	if _, err := r.ReadAt(p, 0); err == nil {
 		t.Error("a failing registry was read")

@@ -164,9 +164,13 @@ func (s *Session) allow(n int64) error {
 func (s *Session) Log(level int, msg string) {
 	const most, mostBytes = 1000, 16 << 10
 	msg = msg[:min(len(msg), mostBytes)]
-	if s.logged++; s.logged <= most {
+	s.mu.Lock()
+	s.logged++
+	n := s.logged
+	s.mu.Unlock()
+	if n <= most {
 		s.cfg.Log.Log(s.ctx, slogLevel(level), msg)
-	} else if s.logged == most+1 {
+	} else if n == most+1 {
 		s.cfg.Log.Warn("plugin logs too much: the rest of this operation is dropped")
 	}
 }

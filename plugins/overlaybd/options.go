@@ -16,7 +16,7 @@ const defaultSize = 64 << 30
 // options are those of accelerated-container-image's convertor that belong to the format, and what its formats allow.
 func options() []abi.OptionSpec {
 	yesNo := []string{"true", "false"}
-	return []abi.OptionSpec{
+	return append([]abi.OptionSpec{
 		{Name: "mkfs", Default: "true", Values: yesNo, Help: "make the file system as part of the first layer; false: as a layer of its own below it, which is the dictionary if one is given"},
 		{Name: "vsize", Default: "64", Help: "size of the device: a number of GiB, or bytes with K, M or G; with mkfs=false and a dictionary, its own"},
 		{Name: "fstype", Default: "ext4", Values: []string{"ext4"}, Help: "file system on the device"},
@@ -25,7 +25,7 @@ func options() []abi.OptionSpec {
 		{Name: "disable-sparse", Default: "false", Values: yesNo, Help: "store blocks of zeros that a layer writes as data"},
 		{Name: "checksums", Default: "false", Values: yesNo, Help: "make the file system with metadata_csum; layers get larger, and upstream's tools cannot add to them"},
 		{Name: "inode-ratio", Default: "16K", Help: "bytes of the device for each inode; less for small devices with many files"},
-	}
+	}, attachOptions()...)
 }
 
 // settings are the options of one request.

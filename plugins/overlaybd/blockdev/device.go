@@ -23,9 +23,9 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Device is a block device of the kernel.
+// Device is a presented disk.
 type Device interface {
-	// Path names the device: /dev/loop3.
+	// Path names the device: /dev/loop3. That of the backend socket is an address: nbd+unix:///?socket=/run/app/x/nbd
 	Path() string
 	// State describes what Clean would remove.
 	State() State
@@ -85,15 +85,15 @@ func choose(want string) (string, error) {
 		switch {
 		case want == b.Name:
 			return b.Name, b.Err
-		case want == "" && b.Err == nil:
+		case want == "" && b.Err == nil && b.Name != "socket": // which is no device
 			return b.Name, nil
-		case first == nil:
+		case first == nil && b.Err != nil:
 			first = b.Err
 		}
 	}
 	switch {
 	case want != "":
-		return "", abi.Errorf(abi.ErrInvalid, "block device backend %q is none of fuse, nbd", want)
+		return "", abi.Errorf(abi.ErrInvalid, "block device backend %q is none of fuse, nbd, socket", want)
 	case first == nil:
 		first = abi.Errorf(abi.ErrUnsupported, "block devices can only be made on Linux")
 	}

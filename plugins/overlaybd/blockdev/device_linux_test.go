@@ -12,7 +12,7 @@ import (
 
 // backends runs a test with each backend that this machine has, and says which it has not.
 func backends(t *testing.T, fn func(t *testing.T, backend string)) {
-	for _, b := range Backends() {
+	for _, b := range kernelBackends() {
 		t.Run(b.Name, func(t *testing.T) {
 			if b.Err != nil {
 				t.Skipf("skipped: %v", b.Err)
@@ -116,7 +116,7 @@ func TestClean(t *testing.T) {
 		m := &memory{b: make([]byte, 1<<20)}
 		dev := device(t, backend, m)
 		for range 2 {
-			if err := Clean(t.Context(), dev.State()); err != nil {
+			if err := Clean(t.Context(), dev.State(), false); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -128,7 +128,7 @@ func TestClean(t *testing.T) {
 }
 
 func BenchmarkReadDevice(b *testing.B) {
-	for _, back := range Backends() {
+	for _, back := range kernelBackends() {
 		b.Run(back.Name, func(b *testing.B) {
 			if back.Err != nil {
 				b.Skipf("skipped: %v", back.Err)

@@ -12,6 +12,8 @@
 //
 //	fuse   a file system of one file, over which a loop device lies. Any Linux with /dev/fuse and /dev/loop-control
 //	nbd    the kernel's client for network block devices, over a socket pair. Linux with the module nbd
+//	socket no device, but a Unix socket where programs such as qemu find the disk by the same protocol. Any system, and no
+//	       root; it is only used if it is named
 //
 // ublk and TCMU fit behind the same interface and are not there yet. Without any backend the error is
 // abi.ErrUnsupported and says what the kernel lacks.

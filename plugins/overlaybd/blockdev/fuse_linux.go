@@ -76,8 +76,13 @@ func (m *fuseMount) serve(f *fuseFile) {
 	close(m.done)
 }
 
-// unmountFuse removes a FUSE file, whether its process lives or not. It does nothing if there is none.
-func unmountFuse(path string) error {
+// unmountFuse removes a FUSE file, whether its process lives or not. It does nothing if there is none. With force its
+// users get errors from then on, and its process is let go.
+func unmountFuse(path string, force bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if force {
+		flags |= unix.MNT_FORCE | unix.MNT_DETACH
+	}
 	for try := 0; ; try++ {
 		mounted, err := mountedAt(path)
 		if err != nil {
@@ -86,7 +91,7 @@ func unmountFuse(path string) error {
 		if !mounted {
 			break
 		}
-		err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		err = unix.Unmount(path, flags)
 		switch {
 		case err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT):
 		case errors.Is(err, unix.EBUSY) && try < busyTries:

@@ -49,7 +49,7 @@ func openFuse(ctx context.Context, c Config) (Device, error) {
 		return nil, err
 	}
 	if err = d.attach(ctx, c, f.writable == nil); err != nil {
-		return nil, errors.Join(err, Clean(context.WithoutCancel(ctx), d.state))
+		return nil, errors.Join(err, Clean(context.WithoutCancel(ctx), d.state, true))
 	}
 	return d, nil
 }
@@ -130,20 +130,23 @@ func ownLoop(s State) (int, error) {
 	return -1, nil // free, or somebody else's
 }
 
-// detachLoop frees the loop device. abi.ErrExists if it is mounted or otherwise claimed.
-func detachLoop(s State) error {
+// detachLoop frees the loop device. abi.ErrExists if it is mounted or otherwise claimed; with force the kernel frees it when
+// its last user is gone.
+func detachLoop(s State, force bool) error {
 	for try := 0; ; try++ {
 		fd, err := ownLoop(s)
 		if err != nil || fd < 0 {
 			return err
 		}
-		if mounted, err := sourceMounted(s.Device); err != nil || mounted {
+		if mounted, err := sourceMounted(s.Device); (err != nil || mounted) && !force {
 			unix.Close(fd)
 			return notWhileMounted(s.Device, err)
 		}
 		excl, err := unix.Open(s.Device, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_EXCL, 0) // EBUSY if it is mounted
 		if err == nil {
 			unix.Close(excl)
+		}
+		if err == nil || force {
 			err = unix.IoctlSetInt(fd, unix.LOOP_CLR_FD, 0)
 		}
 		unix.Close(fd) // frees it
@@ -160,14 +163,11 @@ func detachLoop(s State) error {
 }
 
 // cleanFuse removes loop device and FUSE file.
-func cleanFuse(s State) error {
-	if err := detachLoop(s); err != nil {
+func cleanFuse(s State, force bool) error {
+	if err := detachLoop(s, force); err != nil || s.File == "" {
 		return err
 	}
-	if s.File == "" {
-		return nil
-	}
-	return unmountFuse(s.File)
+	return unmountFuse(s.File, force)
 }
 
 // Path implements Device.
@@ -183,7 +183,7 @@ func (d *loopDevice) Done() <-chan struct{} { return d.fuse.done }
 func (d *loopDevice) Close() error {
 	d.once.Lock()
 	defer d.once.Unlock()
-	if err := cleanFuse(d.state); err != nil {
+	if err := cleanFuse(d.state, false); err != nil {
 		return err
 	}
 	select {

@@ -175,14 +175,14 @@ func (d *nbdDevice) connected() error {
 
 // cleanNBD disconnects a device that is still served by the process that State speaks of. The kernel disconnects by itself
 // when that process is gone.
-func cleanNBD(s State) error {
+func cleanNBD(s State, force bool) error {
 	if !strings.HasPrefix(s.Device, "/dev/nbd") {
 		return nil
 	}
 	if server := nbdServer(s.Device); server == 0 || server != s.Server {
 		return nil // nobody serves it, or somebody else
 	}
-	if mounted, err := sourceMounted(s.Device); err != nil || mounted {
+	if mounted, err := sourceMounted(s.Device); (err != nil || mounted) && !force {
 		return notWhileMounted(s.Device, err)
 	}
 	dev, err := os.OpenFile(s.Device, os.O_RDWR, 0)
@@ -214,7 +214,7 @@ func (d *nbdDevice) Close() error {
 		return nil
 	default:
 	}
-	if err := cleanNBD(d.state); err != nil {
+	if err := cleanNBD(d.state, false); err != nil {
 		return err
 	}
 	select {
