@@ -162,7 +162,7 @@ func (j *attaching) open() error {
 	}
 	j.msg.Options, j.msg.Target, j.msg.Config = j.req.Options, target, j.node.ConfigNode().Raw
 	j.msg.ID, j.msg.StateDir, j.msg.Features = j.place.id, j.place.state(), abi.Features()
-	return j.place.write(&stored{AttachmentInfo: j.info, Plugin: j.plugin.info.Path})
+	return j.place.write(&record{AttachmentInfo: j.info, Plugin: j.plugin.info.Path})
 }
 
 // pick chooses image and plugin.
@@ -292,7 +292,7 @@ func (j *attaching) attached(a *Attachment, resp *abi.AttachResponse) error {
 		return j.located(abi.Errorf(abi.ErrPlugin, "plugin calls the attachment %q, it is %q", resp.ID, j.place.id))
 	}
 	j.info.Device, a.Device = resp.Device, resp.Device
-	return j.place.write(&stored{AttachmentInfo: j.info, Plugin: j.plugin.info.Path})
+	return j.place.write(&record{AttachmentInfo: j.info, Plugin: j.plugin.info.Path})
 }
 
 // fail undoes what a failed attach may have left.

@@ -44,7 +44,7 @@ func (h *Host) Detach(ctx context.Context, req DetachRequest) error {
 }
 
 // detachOther cleans up after a process that lives, and then ends by itself, or is dead.
-func (h *Host) detachOther(ctx context.Context, s *stored, place place, force bool) error {
+func (h *Host) detachOther(ctx context.Context, s *record, place place, force bool) error {
 	format := s.Plugin
 	if format == "" {
 		format = s.Format
@@ -60,7 +60,7 @@ func (h *Host) detachOther(ctx context.Context, s *stored, place place, force bo
 }
 
 // ended waits until nobody serves an attachment any more, and removes its directory.
-func (h *Host) ended(ctx context.Context, s *stored, place place) error {
+func (h *Host) ended(ctx context.Context, s *record, place place) error {
 	wait, cancel := context.WithTimeout(ctx, cleanTimeout)
 	defer cancel()
 	l, err := lockfile.Lock(wait, place.lock())
@@ -77,7 +77,7 @@ func (h *Host) ended(ctx context.Context, s *stored, place place) error {
 }
 
 // detachHung gives the serving process a moment, and then ends it.
-func (h *Host) detachHung(ctx context.Context, s *stored, place place) error {
+func (h *Host) detachHung(ctx context.Context, s *record, place place) error {
 	moment, cancel := context.WithTimeout(ctx, cleanTimeout/3)
 	defer cancel()
 	err := h.detachOther(moment, s, place, false)
@@ -152,13 +152,13 @@ func (h *Host) Attachments(ctx context.Context) ([]AttachmentInfo, error) {
 }
 
 // findAttachment finds an attachment by ID, device or mount point.
-func (h *Host) findAttachment(name string) (*stored, error) {
+func (h *Host) findAttachment(name string) (*record, error) {
 	all, err := readPlaces(h.cfg.stateDir)
 	if err != nil {
 		return nil, err
 	}
 	abs, _ := filepath.Abs(name)
-	var found *stored
+	var found *record
 	for _, s := range all {
 		switch {
 		case s.ID == name:

@@ -14,7 +14,7 @@ import (
 
 // place is the directory of one attachment:
 //
-//	attachment.json   what was attached (stored)
+//	attachment.json   what was attached (record)
 //	lock              held by the process that serves it; the system drops it with the process, so it is never stale
 //	plugin/           what the plugin needs to detach
 //	log               of a serving process that the command started
@@ -27,8 +27,8 @@ func (p place) lock() string  { return filepath.Join(p.dir, "lock") }
 func (p place) state() string { return filepath.Join(p.dir, "plugin") }
 func (p place) file() string  { return filepath.Join(p.dir, "attachment.json") }
 
-// stored is the content of attachment.json.
-type stored struct {
+// record is the content of attachment.json.
+type record struct {
 	AttachmentInfo
 	Plugin string `json:"plugin,omitempty"` // path of the plugin's file
 }
@@ -80,7 +80,7 @@ func validID(id string) bool {
 }
 
 // write stores what is known, in one step.
-func (p place) write(s *stored) error {
+func (p place) write(s *record) error {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return abi.Errorf(abi.ErrInternal, "attachment %s: %w", p.id, err)
@@ -101,20 +101,20 @@ func (p place) gone() bool {
 }
 
 // readPlaces reads all attachments, in the order of their IDs. A directory that is not an attachment is left out.
-func readPlaces(parent string) ([]*stored, error) {
+func readPlaces(parent string) ([]*record, error) {
 	dirs, err := os.ReadDir(parent)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
 		return nil, placeError(err)
 	}
-	var out []*stored
+	var out []*record
 	for _, d := range dirs {
 		p := place{filepath.Join(parent, d.Name()), d.Name()}
 		if !d.IsDir() || !validID(p.id) {
 			continue
 		}
-		s := new(stored)
+		s := new(record)
 		b, err := os.ReadFile(p.file())
 		if err != nil || json.Unmarshal(b, s) != nil || s.ID != p.id {
 			continue // being made, being removed, or not ours
