@@ -2,6 +2,10 @@ package wasm
 
 import "github.com/tetratelabs/wazero/experimental"
 
+// commitStep is how much memory becomes usable at a time at least: a large page of the processor. The guest's own bound is
+// exact: wazero compares every address with the size it asked for.
+const commitStep = 2 << 20
+
 // memory is the linear memory of one instance: address space for the limit is reserved at once and made usable as the
 // guest grows, so that it never moves. wazero asks for it once an instance.
 type memory struct {
@@ -28,10 +32,11 @@ func (m *memory) Reallocate(size uint64) []byte {
 		return nil
 	}
 	if size > m.usable {
-		if m.failed = commit(m.space, m.usable, size); m.failed != nil {
+		end := min((size+commitStep-1)/commitStep*commitStep, uint64(len(m.space)))
+		if m.failed = commit(m.space, m.usable, end); m.failed != nil {
 			return nil
 		}
-		m.usable = size
+		m.usable = end
 	}
 	return m.space[:size:size]
 }

@@ -8,7 +8,11 @@ func reserve(n uint64) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	return unix.Mmap(-1, 0, int(n), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	space, err := unix.Mmap(-1, 0, int(n), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err == nil {
+		preferLargePages(space)
+	}
+	return space, err
 }
 
 func commit(space []byte, from, to uint64) error {
