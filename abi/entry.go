@@ -120,42 +120,58 @@ func (e *Entry) Append(b []byte) []byte {
 
 // Decode reads the record at the start of b into e and returns the rest. Strings and values are copies.
 func (e *Entry) Decode(b []byte) (rest []byte, err error) {
+	size := min(len(b), entryFixed)
+	if len(b) >= 4 {
+		size = int(min(uint64(len(b)), uint64(binary.LittleEndian.Uint32(b))))
+	}
+	return e.DecodeText(b, string(b[:size]))
+}
+
+// DecodeText is Decode for a reader of many records: text is b as a string, at least the record that comes first, and e's
+// strings become parts of it. So all entries of a batch share one copy.
+func (e *Entry) DecodeText(b []byte, text string) (rest []byte, err error) {
 	le := binary.LittleEndian
 	if len(b) < entryFixed {
 		return nil, entryError(len(b), "record", "shorter than its fixed part")
 	}
 	size, fixed := int(le.Uint32(b)), int(le.Uint16(b[4:]))
-	if size > len(b) || fixed < entryFixed || size < fixed {
+	if size > len(b) || fixed < entryFixed || size < fixed || size > len(text) {
 		return nil, entryError(size, "record size", "within the buffer")
 	}
 	rest, rec := b[size:], b[:size]
-	*e = Entry{
-		Kind: Kind(rec[8]), Flags: le.Uint16(rec[6:]),
-		Mode: le.Uint32(rec[12:]), UID: le.Uint32(rec[16:]), GID: le.Uint32(rec[20:]),
-		DevMajor: le.Uint32(rec[24:]), DevMinor: le.Uint32(rec[28:]),
-		MtimeSec: int64(le.Uint64(rec[32:])), MtimeNs: le.Uint32(rec[40:]), Chunks: le.Uint32(rec[44:]),
-		Size: int64(le.Uint64(rec[48:])), HdrOff: int64(le.Uint64(rec[56:])), BodyOff: int64(le.Uint64(rec[64:])),
-		Seq: le.Uint64(rec[72:]), Xattrs: e.Xattrs[:0],
-	}
+	e.fixed(rec)
 	pn, ln, xn, count := int(le.Uint32(rec[80:])), int(le.Uint32(rec[84:])), int(le.Uint32(rec[88:])), int(le.Uint32(rec[92:]))
-	v := rec[fixed:]
+	v, text := rec[fixed:], text[fixed:size]
 	if pn > len(v) || ln > len(v)-pn || xn > len(v)-pn-ln {
 		return nil, entryError(pn+ln+xn, "variable part", "within the record")
 	}
-	e.Path, e.Link, v = string(v[:pn]), string(v[pn:pn+ln]), v[pn+ln:pn+ln+xn]
+	e.Path, e.Link, e.Xattrs = text[:pn], text[pn:pn+ln], e.Xattrs[:0]
+	v, text = v[pn+ln:pn+ln+xn], text[pn+ln:]
 	for range count {
 		if len(v) < 8 {
 			return nil, entryError(len(v), "xattr", "8 bytes of lengths")
 		}
 		kn, vn := int(le.Uint32(v)), int(le.Uint32(v[4:]))
-		v = v[8:]
+		v, text = v[8:], text[8:]
 		if kn > len(v) || vn > len(v)-kn {
 			return nil, entryError(kn+vn, "xattr", "within the record")
 		}
-		e.Xattrs = append(e.Xattrs, Xattr{Key: string(v[:kn]), Value: slices.Clone(v[kn : kn+vn])})
-		v = v[kn+vn:]
+		e.Xattrs = append(e.Xattrs, Xattr{Key: text[:kn], Value: slices.Clone(v[kn : kn+vn])})
+		v, text = v[kn+vn:], text[kn+vn:]
 	}
 	return rest, nil
+}
+
+// fixed reads the fixed part of a record.
+func (e *Entry) fixed(rec []byte) {
+	le := binary.LittleEndian
+	_ = rec[entryFixed-1]
+	e.Flags, e.Kind = le.Uint16(rec[6:]), Kind(rec[8])
+	e.Mode, e.UID, e.GID = le.Uint32(rec[12:]), le.Uint32(rec[16:]), le.Uint32(rec[20:])
+	e.DevMajor, e.DevMinor = le.Uint32(rec[24:]), le.Uint32(rec[28:])
+	e.MtimeSec, e.MtimeNs = int64(le.Uint64(rec[32:])), le.Uint32(rec[40:])
+	e.Chunks, e.Size = le.Uint32(rec[44:]), int64(le.Uint64(rec[48:]))
+	e.HdrOff, e.BodyOff, e.Seq = int64(le.Uint64(rec[56:])), int64(le.Uint64(rec[64:])), le.Uint64(rec[72:])
 }
 
 func entryError(got int, field, want string) error {

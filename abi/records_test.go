@@ -30,6 +30,13 @@ func TestEntryRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var shared Entry
+		if _, err := shared.DecodeText(b, string(b)); err != nil || !reflect.DeepEqual(shared, want) {
+			t.Errorf("with a shared text: got %+v, want %+v, %v", shared, want, err)
+		}
+		if _, err := shared.DecodeText(b, string(b[:len(b)-len(rest)-1])); err == nil {
+			t.Error("a text that is too short is accepted")
+		}
 		if b = rest; !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}

@@ -99,7 +99,7 @@ func (s *Stream) Close() (abi.StreamInfo, error) { return s.host.Close(s.Handle)
 
 // Entries iterates over a stream opened with abi.RoleLayerEntries. With a plan, the bodies of regular files become
 // jobs tagged with Entry.Seq; with plan 0 the loop body may read or submit the body of the entry it holds. The
-// entry is valid until the next iteration. between, if given, is called when all entries that the host has handed over were
+// entry is valid until the next iteration; its strings stay, and each of them keeps those that came with it. between, if given, is called when all entries that the host has handed over were
 // iterated, before it is asked for more: the place to take completions, which then belong to entries already seen.
 func Entries(h abi.Host, stream, plan abi.Handle, between ...func() error) iter.Seq2[*abi.Entry, error] {
 	return func(yield func(*abi.Entry, error) bool) {
@@ -114,8 +114,9 @@ func Entries(h abi.Host, stream, plan abi.Handle, between ...func() error) iter.
 			if n == 0 {
 				return
 			}
+			text := string(buf[:n]) // one copy for the strings of all of them
 			for rest := buf[:n]; len(rest) > 0; {
-				if rest, err = e.Decode(rest); err != nil {
+				if rest, err = e.DecodeText(rest, text[n-len(rest):]); err != nil {
 					yield(nil, err)
 					return
 				}

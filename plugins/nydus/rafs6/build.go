@@ -25,8 +25,7 @@ type Builder struct {
 	o       Options
 	next    int32 // inode that waits for chunks
 	have    uint32
-	lastDir string // parent of the last entry, and its node
-	lastN   int32
+	recent  []recentDir // directories on the way to the last entry, each below the one before
 	scratch []byte
 	end     uint64 // bytes of chunk data in the blob
 	expand  uint64
@@ -43,14 +42,20 @@ func NewBuilder(o Options) (*Builder, error) {
 		return nil, abi.Errorf(abi.ErrInvalid, "rafs v6: chunk size %d, codec %d, digest %d: want a power of two from 4096 to 16777216, "+
 			"none, lz4 or zstd, and BLAKE3 or SHA-256", o.ChunkSize, o.Codec, o.Digest)
 	}
-	b := &Builder{t: newTree(uint32(o.ChunkSize)), o: o, lastDir: "/"}
+	b := &Builder{t: newTree(uint32(o.ChunkSize)), o: o}
 	b.t.flags = cf | df | flagExplicitIDs | flagEncryptNone
 	b.t.fresh = true
 	return b, nil
 }
 
-// dropped are the index and landmarks of eStargz layers; nydus images have no use for them.
-var dropped = map[string]bool{"stargz.index.json": true, ".prefetch.landmark": true, ".no.prefetch.landmark": true}
+// dropped reports the index and landmarks of eStargz layers; nydus images have no use for them.
+func dropped(path string) bool {
+	switch path {
+	case "stargz.index.json", ".prefetch.landmark", ".no.prefetch.landmark":
+		return true
+	}
+	return false
+}
 
 // Add enters the next entry of the layer. e is not kept.
 //
@@ -65,7 +70,7 @@ func (b *Builder) Add(e *abi.Entry) error {
 	if e.Path == "" {
 		return b.addRoot(e)
 	}
-	if dropped[e.Path] {
+	if dropped(e.Path) {
 		if e.Kind == abi.KindRegular {
 			_, err := b.inode(e) // its chunks come nevertheless
 			return err
@@ -97,22 +102,31 @@ func (b *Builder) Add(e *abi.Entry) error {
 
 func (b *Builder) enter(e *abi.Entry, parent int32, name string, ino int32) error {
 	b.scratch = append(b.scratch[:0], name...)
-	flags := uint8(0)
-	if old, _ := b.t.find(parent, b.scratch); old >= 0 {
-		flags = b.t.nodes.at(old).flags & nodeFresh
-		if m := b.t.inodeOf(old).mode & modeType; m != modeDir {
-			flags = nodeFresh
+	h := b.t.hash(parent, b.scratch)
+	old, slot := b.t.lookup(h, parent, b.scratch)
+	if old < 0 {
+		n, err := b.t.addNode(parent, b.scratch, ino, 0)
+		if err != nil {
+			return b.dress(e, "path", err)
 		}
-		if m := b.t.inodeOf(old).mode & modeType; m == modeDir && e.Kind != abi.KindDir || m == modeLink {
-			b.lastDir = "/" // the remembered parent may be gone
+		b.t.link(h, n)
+		if e.Kind == abi.KindDir {
+			b.remember(e.Path, n, b.parentLinks())
 		}
+		return nil
+	}
+	flags := b.t.nodes.at(old).flags & nodeFresh
+	m := b.t.inodeOf(old).mode & modeType
+	if m != modeDir {
+		flags = nodeFresh
+	}
+	if m == modeDir && e.Kind != abi.KindDir || m == modeLink {
+		b.recent = b.recent[:0] // the remembered parents may be gone
 	}
 	if e.Kind != abi.KindDir {
 		flags &^= nodeFresh
 	}
-	if _, err := b.t.put(parent, b.scratch, ino, flags, true); err != nil {
-		return b.dress(e, "path", err)
-	}
+	b.t.replace(old, slot, ino, flags, true)
 	return nil
 }
 
@@ -132,19 +146,53 @@ func (b *Builder) addRoot(e *abi.Entry) error {
 	return err
 }
 
+// parent returns the directory called dir. Entries mostly come in the order of a walk, so the search starts at the nearest
+// of the directories that lead to the last one.
 func (b *Builder) parent(e *abi.Entry, dir string) (int32, error) {
 	if dir == "" {
+		b.recent = b.recent[:0]
 		return root, nil
 	}
-	if dir == b.lastDir {
-		return b.lastN, nil
+	from, rest, links := root, dir, 0
+	for len(b.recent) > 0 {
+		top := &b.recent[len(b.recent)-1]
+		if dir == top.path {
+			return top.node, nil
+		}
+		if len(dir) > len(top.path) && dir[len(top.path)] == '/' && dir[:len(top.path)] == top.path {
+			from, rest, links = top.node, dir[len(top.path)+1:], top.links
+			break
+		}
+		b.recent = b.recent[:len(b.recent)-1]
 	}
-	n, err := b.t.resolve(root, dir, true)
+	n, err := b.t.resolveOn(from, rest, true, &links)
 	if err != nil {
 		return 0, b.dress(e, "path", err)
 	}
-	b.lastDir, b.lastN = strings.Clone(dir), n
+	b.remember(dir, n, links)
 	return n, nil
+}
+
+// recentDir is a path that was looked up, and the node it leads to.
+type recentDir struct {
+	path  string
+	node  int32
+	links int // symbolic links on the way
+}
+
+// parentLinks returns the symbolic links on the way to the directory that parent has just found.
+func (b *Builder) parentLinks() int {
+	if len(b.recent) == 0 {
+		return 0
+	}
+	return b.recent[len(b.recent)-1].links
+}
+
+// remember puts directory n on top of those that parent knows.
+func (b *Builder) remember(path string, n int32, links int) {
+	if len(b.recent) < MaxDepth {
+		b.recent = append(b.recent, recentDir{path, n, links})
+	}
 }
 
 // linkTarget returns the inode a hard link names and gives it the link's attributes.
@@ -155,8 +203,9 @@ func (b *Builder) linkTarget(e *abi.Entry, parent int32, name string) (int32, er
 	}
 	// Extraction removes what the link replaces before it looks for the target.
 	if old, slot := b.t.find(parent, []byte(name)); old >= 0 {
-		b.t.index[slot] = -1
-		defer func() { b.t.index[slot] = old + 1 }()
+		was := b.t.index[slot]
+		b.t.index[slot] |= slotGone
+		defer func() { b.t.index[slot] = was }()
 	}
 	d, err := b.t.resolve(root, dir, false)
 	if err != nil && !errors.Is(err, errNotDir) {
@@ -205,43 +254,51 @@ func (b *Builder) keep(e *abi.Entry, p []byte, ref, n *uint32) error {
 
 // inode makes the inode of an entry that is not a hard link.
 func (b *Builder) inode(e *abi.Entry) (int32, error) {
-	i := inode{mode: e.Mode & 0o7777, uid: e.UID, gid: e.GID, mtime: e.MtimeSec, mtimeNs: e.MtimeNs, seq: e.Seq}
+	if b.t.inodes.n == 1<<31-1 {
+		return 0, b.dress(e, "layer", errFull)
+	}
+	i, n := b.t.inodes.next()
+	if err := b.fill(i, e); err != nil {
+		b.t.inodes.drop()
+		return 0, err
+	}
+	return n, nil
+}
+
+// fill sets what e says of inode i, which is zero.
+func (b *Builder) fill(i *inode, e *abi.Entry) error {
+	i.mode, i.uid, i.gid, i.mtime, i.mtimeNs, i.seq = e.Mode&0o7777, e.UID, e.GID, e.MtimeSec, e.MtimeNs, e.Seq
 	switch e.Kind {
 	case abi.KindRegular:
 		n := chunkCount(e.Size, b.t.chunkSize)
 		if e.Size < 0 || n > MaxChunks {
-			return 0, badEntry(e, abi.ErrLimit, "size", dec(e.Size), "at most 16777216 chunks")
+			return badEntry(e, abi.ErrLimit, "size", dec(e.Size), "at most 16777216 chunks")
 		}
 		i.mode, i.size, i.count = i.mode|modeReg, e.Size, uint32(n)
 	case abi.KindDir:
 		i.mode |= modeDir
 	case abi.KindSymlink:
 		if len(e.Link) == 0 || len(e.Link) > MaxTarget || strings.IndexByte(e.Link, 0) >= 0 {
-			return 0, badEntry(e, abi.ErrLimit, "length of the link target", dec(len(e.Link)), "1 … 4095 bytes without NUL")
+			return badEntry(e, abi.ErrLimit, "length of the link target", dec(len(e.Link)), "1 … 4095 bytes without NUL")
 		}
 		i.mode, i.size = i.mode|modeLink, int64(len(e.Link))
 		b.scratch = append(b.scratch[:0], e.Link...)
 		if err := b.keep(e, b.scratch, &i.data, &i.count); err != nil {
-			return 0, err
+			return err
 		}
 	case abi.KindChar, abi.KindBlock, abi.KindFifo:
 		if e.DevMajor > 0xfff || e.DevMinor > 0xfffff {
-			return 0, badEntry(e, abi.ErrLimit, "device", udec(e.DevMajor)+":"+udec(e.DevMinor), "at most 4095:1048575")
+			return badEntry(e, abi.ErrLimit, "device", udec(e.DevMajor)+":"+udec(e.DevMinor), "at most 4095:1048575")
 		}
 		i.mode |= map[abi.Kind]uint32{abi.KindChar: modeChar, abi.KindBlock: modeBlk, abi.KindFifo: modeFifo}[e.Kind]
 		i.rdev = makedev(e.DevMajor, e.DevMinor)
 	default:
-		return 0, badEntry(e, abi.ErrUnsupported, "kind", dec(int32(e.Kind)), "a kind of this version")
+		return badEntry(e, abi.ErrUnsupported, "kind", dec(int32(e.Kind)), "a kind of this version")
 	}
 	if len(e.Xattrs) > 0 {
-		if err := b.xattrs(e, &i, e.Xattrs); err != nil {
-			return 0, err
-		}
+		return b.xattrs(e, i, e.Xattrs)
 	}
-	if b.t.inodes.n == 1<<31-1 {
-		return 0, b.dress(e, "layer", errFull)
-	}
-	return b.t.inodes.add(i), nil
+	return nil
 }
 
 func quote(s string) string { return "\"" + s + "\"" }

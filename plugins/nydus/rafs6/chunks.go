@@ -44,15 +44,15 @@ func (b *Builder) newChunk(seq uint64, c *abi.Completion) error {
 	if b.end+uint64(c.Stored) > maxCompressed || b.expand+uint64(c.Raw) > maxExpanded {
 		return fail(abi.ErrLimit, formatTree, -1, "blob", udec(b.end), "at most 1 TiB stored and 16 TiB expanded")
 	}
-	v := chunk{digest: c.Digest, offset: b.end, expanded: b.expand, stored: c.Stored, raw: c.Raw, crc: c.CRC32C, index: c.Index,
-		flags: chunkHasCRC}
-	if c.Stored != c.Raw {
-		v.flags |= chunkCompressed
-	}
 	if (c.Flags&abi.CompletionRaw != 0) != (c.Stored == c.Raw) && b.o.Codec != abi.CodecNone {
 		return chunkError(seq, "raw flag", dec(int32(c.Flags&abi.CompletionRaw)), "set exactly when compression did not make the chunk smaller")
 	}
-	b.t.chunks.add(v)
+	v, _ := b.t.chunks.next()
+	v.digest, v.offset, v.expanded, v.stored, v.raw, v.crc, v.index = c.Digest, b.end, b.expand, c.Stored, c.Raw, c.CRC32C, c.Index
+	v.flags = chunkHasCRC
+	if c.Stored != c.Raw {
+		v.flags |= chunkCompressed
+	}
 	b.end += uint64(c.Stored)
 	b.expand += roundup(uint64(c.Raw), blockSize)
 	return nil

@@ -191,12 +191,13 @@ func appendChunkRecord(dst []byte, c *chunk) []byte {
 // emitInodes writes inodes, inline tails and the data of directories and symlinks in the order of their offsets.
 func (t *Tree) emitInodes(e *emitter, p *plan) {
 	var data []byte
+	var l listing
 	for _, piece := range p.pieces {
 		n := int32(piece >> 1 & 0x7fffffff)
 		i := t.inodeOf(n)
 		data = data[:0]
 		if i.isDir() {
-			data = t.appendDirents(data, n)
+			data = t.appendDirents(data, &l, n)
 		} else if i.mode&modeType == modeLink {
 			data = append(data, t.target(i)...)
 		}

@@ -4,19 +4,29 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
-// The index finds a name below a directory while a tree changes. Only its speed depends on the random seed.
+// The index finds a name below a directory while a tree changes. Only its speed depends on the random seed. A slot holds the
+// low half of the hash above node+1; 0 is a slot that was never used, slotGone one whose name was removed.
+
+const slotGone = 1<<32 - 1
+
+func slotOf(h uint64, n int32) uint64 { return h<<32 | uint64(uint32(n+1)) }
 
 // hash multiplies by a secret odd number for every 8 bytes. The standard library's hash needs 128-bit products, which
 // take longer than all the rest in a wasm guest.
 func (t *Tree) hash(parent int32, name []byte) uint64 {
 	h := t.seed ^ uint64(uint32(parent))<<32 ^ uint64(len(name))
-	for ; len(name) >= 8; name = name[8:] {
-		h = (h ^ le.Uint64(name)) * t.mult
+	for rest := name; len(rest) > 8; rest = rest[8:] {
+		h = (h ^ le.Uint64(rest)) * t.mult
 		h ^= h >> 29
 	}
 	var tail uint64
-	for _, c := range name {
-		tail = tail<<8 | uint64(c)
+	switch n := len(name); {
+	case n >= 8:
+		tail = le.Uint64(name[n-8:]) // once more what the loop has seen of it
+	case n >= 4:
+		tail = uint64(le.Uint32(name)) | uint64(le.Uint32(name[n-4:]))<<32
+	case n > 0:
+		tail = uint64(name[0]) | uint64(name[n/2])<<8 | uint64(name[n-1])<<16
 	}
 	h = (h ^ tail) * t.mult
 	h ^= h >> 32
@@ -26,43 +36,50 @@ func (t *Tree) hash(parent int32, name []byte) uint64 {
 
 // find returns the node called name below parent and its slot; node -1 if there is none.
 func (t *Tree) find(parent int32, name []byte) (n int32, slot int) {
+	return t.lookup(t.hash(parent, name), parent, name)
+}
+
+// lookup is find for a hash that is known.
+func (t *Tree) lookup(h uint64, parent int32, name []byte) (n int32, slot int) {
 	if len(t.index) == 0 {
 		return -1, -1
 	}
-	mask := len(t.index) - 1
-	for s := int(t.hash(parent, name)) & mask; ; s = (s + 1) & mask {
+	mask := uint32(len(t.index) - 1)
+	for s := uint32(h) & mask; ; s = (s + 1) & mask {
 		v := t.index[s]
 		if v == 0 {
 			return -1, -1
 		}
-		if v > 0 {
-			if c := t.nodes.at(v - 1); c.parent == parent && string(t.text.get(c.name, int(c.nlen))) == string(name) {
-				return v - 1, s
-			}
+		if uint32(v>>32) != uint32(h) || v&slotGone == slotGone {
+			continue
+		}
+		n := int32(uint32(v)) - 1
+		if c := t.nodes.at(n); c.parent == parent && int(c.nlen) == len(name) && string(t.text.get(c.name, len(name))) == string(name) {
+			return n, int(s)
 		}
 	}
 }
 
-// link enters a node that find does not find yet.
-func (t *Tree) link(n int32) {
+// link enters a node that find does not find yet. h is the hash of its name.
+func (t *Tree) link(h uint64, n int32) {
 	if 4*(t.used+1) > 3*len(t.index) {
 		t.rehash()
 	}
-	mask := len(t.index) - 1
-	s := int(t.hash(t.nodes.at(n).parent, t.name(n))) & mask
-	for t.index[s] > 0 {
+	mask := uint32(len(t.index) - 1)
+	s := uint32(h) & mask
+	for t.index[s] != 0 && t.index[s]&slotGone != slotGone {
 		s = (s + 1) & mask
 	}
 	if t.index[s] == 0 {
 		t.used++
 	}
-	t.index[s] = n + 1
+	t.index[s] = slotOf(h, n)
 }
 
 func (t *Tree) rehash() {
 	live := 0
 	for _, v := range t.index {
-		if v > 0 {
+		if v != 0 && v&slotGone != slotGone {
 			live++
 		}
 	}
@@ -70,16 +87,17 @@ func (t *Tree) rehash() {
 	for size < 2*(live+1) {
 		size *= 2
 	}
-	old := t.index
-	t.index, t.used = make([]int32, size), live
+	old, mask := t.index, uint32(size-1)
+	t.index, t.used = make([]uint64, size), live
 	for _, v := range old {
-		if v > 0 {
-			s := int(t.hash(t.nodes.at(v-1).parent, t.name(v-1))) & (size - 1)
-			for t.index[s] != 0 {
-				s = (s + 1) & (size - 1)
-			}
-			t.index[s] = v
+		if v == 0 || v&slotGone == slotGone {
+			continue
 		}
+		s := uint32(v>>32) & mask
+		for t.index[s] != 0 {
+			s = (s + 1) & mask
+		}
+		t.index[s] = v
 	}
 }
 
@@ -87,7 +105,7 @@ func (t *Tree) rehash() {
 func (t *Tree) reindex() {
 	t.index, t.used = nil, 0
 	for _, n := range t.order {
-		t.link(n)
+		t.link(t.hash(t.nodes.at(n).parent, t.name(n)), n)
 	}
 }
 
@@ -107,31 +125,37 @@ func (t *Tree) addNode(parent int32, name []byte, ino int32, flags uint8) (int32
 // put makes name below parent a name of ino and returns its node. What was there before is replaced; a directory
 // takes what is below it away, unless the new inode is a directory, too, and keep is set.
 func (t *Tree) put(parent int32, name []byte, ino int32, flags uint8, keep bool) (int32, error) {
-	old, slot := t.find(parent, name)
-	if old >= 0 {
-		v := t.nodes.at(old)
-		wasDir := t.inodes.at(v.inode).isDir()
-		if !wasDir || keep && t.inodes.at(ino).isDir() {
-			v.inode, v.flags = ino, flags
-			return old, nil
+	h := t.hash(parent, name)
+	old, slot := t.lookup(h, parent, name)
+	if old < 0 {
+		n, err := t.addNode(parent, name, ino, flags)
+		if err == nil {
+			t.link(h, n)
 		}
-		v.flags |= nodeDead
-		n := t.nodes.add(node{name: v.name, nlen: v.nlen, parent: parent, inode: ino, flags: flags, depth: v.depth})
-		t.index[slot] = n + 1
-		return n, nil
+		return n, err
 	}
-	n, err := t.addNode(parent, name, ino, flags)
-	if err == nil {
-		t.link(n)
+	return t.replace(old, slot, ino, flags, keep), nil
+}
+
+// replace is put for a name that is there, in that slot.
+func (t *Tree) replace(old int32, slot int, ino int32, flags uint8, keep bool) int32 {
+	v := t.nodes.at(old)
+	wasDir := t.inodes.at(v.inode).isDir()
+	if !wasDir || keep && t.inodes.at(ino).isDir() {
+		v.inode, v.flags = ino, flags
+		return old
 	}
-	return n, err
+	v.flags |= nodeDead
+	n := t.nodes.add(node{name: v.name, nlen: v.nlen, parent: v.parent, inode: ino, flags: flags, depth: v.depth})
+	t.index[slot] = slotOf(t.index[slot]>>32, n)
+	return n
 }
 
 // remove takes name below parent away, with everything below it.
 func (t *Tree) remove(parent int32, name []byte) {
 	if n, slot := t.find(parent, name); n >= 0 {
 		t.nodes.at(n).flags |= nodeDead
-		t.index[slot] = -1
+		t.index[slot] |= slotGone
 	}
 }
 
@@ -149,7 +173,7 @@ func (t *Tree) empty(n int32) int32 {
 	_, slot := t.find(v.parent, t.name(n))
 	fresh := t.nodes.add(*v)
 	v.flags |= nodeDead
-	t.index[slot] = fresh + 1
+	t.index[slot] = slotOf(t.index[slot]>>32, fresh)
 	return fresh
 }
 
@@ -171,7 +195,13 @@ const (
 // root of the tree, and ".." stops at the root. What is missing counts as a directory to be, so that ".." takes it
 // back; if something is still missing at the end, it is made (implied, 0755 0:0 mtime 0) if create is set, else the result is -1.
 func (t *Tree) resolve(dir int32, path string, create bool) (int32, error) {
-	links, steps := 0, 0
+	links := 0
+	return t.resolveOn(dir, path, create, &links)
+}
+
+// resolveOn is resolve behind a part of the path that led through links symbolic links, and counts on.
+func (t *Tree) resolveOn(dir int32, path string, create bool, links *int) (int32, error) {
+	steps := 0
 	var missing []string
 	for path != "" {
 		elem := path
@@ -208,7 +238,7 @@ func (t *Tree) resolve(dir int32, path string, create bool) (int32, error) {
 			dir = n
 		case modeLink:
 			target := string(t.target(i))
-			if links++; links > maxLinks || len(target)+len(path) > 1<<20 {
+			if *links++; *links > maxLinks || len(target)+len(path) > 1<<20 {
 				return -1, errLoop
 			}
 			if target[0] == '/' {

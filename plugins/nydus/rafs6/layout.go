@@ -172,9 +172,10 @@ func (t *Tree) placeAll() (end uint64, pieces []uint64, err error) {
 			pieces = append(pieces, uint64(i.blk)*(blockSize/32)<<32|uint64(n)<<1|1)
 		}
 	}
+	var l listing
 	for _, d := range t.dirs {
 		i := t.inodeOf(d)
-		i.size = t.direntsSize(d)
+		i.size = t.direntsSize(&l, d)
 		put(d)
 		for _, k := range t.children(i) {
 			if !t.inodeOf(k).isDir() {
@@ -195,11 +196,7 @@ func (t *Tree) chunkRecords() ([]uint32, error) {
 	for i := int32(0); i < t.chunks.n; i++ {
 		t.chunks.at(i).used = false
 	}
-	type rec struct {
-		key uint64
-		n   uint32
-	}
-	var recs []rec
+	var recs []chunkKey
 	for _, n := range t.order {
 		i := t.inodeOf(n)
 		if !i.isReg() {
@@ -211,17 +208,11 @@ func (t *Tree) chunkRecords() ([]uint32, error) {
 			v.inode = uint64(k) * uint64(t.chunkSize)
 			if !v.used {
 				v.used = true
-				recs = append(recs, rec{be64(v.digest[:]), c})
+				recs = append(recs, chunkKey{be64(v.digest[:]), c})
 			}
 		}
 	}
-	slices.SortFunc(recs, func(a, b rec) int {
-		if a.key != b.key {
-			return cmp.Compare(a.key, b.key)
-		}
-		x, y := t.chunks.at(int32(a.n)), t.chunks.at(int32(b.n))
-		return cmp.Or(bytes.Compare(x.digest[:], y.digest[:]), cmp.Compare(x.blob, y.blob), cmp.Compare(a.n, b.n))
-	})
+	recs = t.sortRecords(recs)
 	out := make([]uint32, len(recs))
 	for k, r := range recs {
 		out[k] = r.n
@@ -234,6 +225,58 @@ func (t *Tree) chunkRecords() ([]uint32, error) {
 		}
 	}
 	return out, nil
+}
+
+// chunkKey is a chunk number with the start of the chunk's digest.
+type chunkKey struct {
+	key uint64
+	n   uint32
+}
+
+// sortRecords sorts chunks for the chunk table. Digests are spread evenly, so dealing them out by their first bits leaves almost
+// nothing to do; digests that are not, in a bootstrap from elsewhere, make it an ordinary sort.
+func (t *Tree) sortRecords(recs []chunkKey) []chunkKey {
+	width := bits.Len(uint(len(recs)) / 2)
+	shift := 64 - width
+	starts := make([]int32, 1<<width+1)
+	for k := range recs {
+		starts[recs[k].key>>shift+1]++
+	}
+	for k := range 1 << width {
+		starts[k+1] += starts[k]
+	}
+	out := make([]chunkKey, len(recs))
+	for k := range recs {
+		p := &starts[recs[k].key>>shift]
+		out[*p] = recs[k]
+		*p++
+	}
+	for first := 0; first < len(out); {
+		end := int(starts[out[first].key>>shift]) // by now where the next group starts
+		t.sortGroup(out[first:end])
+		first = end
+	}
+	return out
+}
+
+func (t *Tree) sortGroup(g []chunkKey) {
+	if len(g) > 16 {
+		slices.SortFunc(g, t.compareRecords)
+		return
+	}
+	for j := 1; j < len(g); j++ {
+		for k := j; k > 0 && (g[k].key < g[k-1].key || g[k].key == g[k-1].key && t.compareRecords(g[k], g[k-1]) < 0); k-- {
+			g[k], g[k-1] = g[k-1], g[k]
+		}
+	}
+}
+
+func (t *Tree) compareRecords(a, b chunkKey) int {
+	if a.key != b.key {
+		return cmp.Compare(a.key, b.key)
+	}
+	x, y := t.chunks.at(int32(a.n)), t.chunks.at(int32(b.n))
+	return cmp.Or(bytes.Compare(x.digest[:], y.digest[:]), cmp.Compare(x.blob, y.blob), cmp.Compare(a.n, b.n))
 }
 
 func be64(p []byte) uint64 {

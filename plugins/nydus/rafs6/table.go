@@ -14,13 +14,25 @@ type table[T any] struct {
 func (t *table[T]) at(i int32) *T { return &t.segs[uint32(i)>>segBits][uint32(i)&(1<<segBits-1)] }
 
 func (t *table[T]) add(v T) int32 {
+	p, i := t.next()
+	*p = v
+	return i
+}
+
+// next adds a zero element to be filled in place: large ones are dear to copy.
+func (t *table[T]) next() (*T, int32) {
 	if int(t.n)>>segBits == len(t.segs) {
 		t.segs = append(t.segs, new([1 << segBits]T))
 	}
 	i := t.n
 	t.n++
-	*t.at(i) = v
-	return i
+	return t.at(i), i
+}
+
+// drop takes the last element back.
+func (t *table[T]) drop() {
+	t.n--
+	*t.at(t.n) = *new(T)
 }
 
 const textBits = 18 // an item never crosses a segment; the largest (an inode's xattrs) is 262136 bytes

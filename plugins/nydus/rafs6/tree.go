@@ -21,8 +21,8 @@ type Tree struct {
 
 	seed  uint64 // of the index, and its odd multiplier
 	mult  uint64
-	index []int32 // open addressing over (parent, name): 0 empty, -1 removed, else node+1
-	used  int     // slots of index that are not empty
+	index []uint64 // open addressing over (parent, name), see index.go
+	used  int      // slots of index that are not empty
 
 	order []int32 // after seal: every name but the root in the order of the walk (2.4)
 	dirs  []int32 // after seal: directories, each before those below it; their children lie in order in this order
