@@ -32,6 +32,7 @@ var own = []struct {
 }{
 	{"nydus", nydus.New},
 	{"overlaybd", overlaybd.New},
+	{"turboci", overlaybd.NewTurbo},
 }
 
 // builtins describes the plugins that come with the program to the host.

@@ -47,25 +47,27 @@ func (r *report) addAll(errs []error, where string) error {
 // Check implements sdk.Checker: every shell of every layer with all its checksums, the stack, the file system on it; with Deep
 // also that every file can be read.
 func (plugin) Check(ctx context.Context, c *sdk.Check) (*abi.CheckResponse, error) {
-	r := &report{resp: abi.CheckResponse{Facts: map[string]string{"layers": strconv.Itoa(len(c.Parts))}}}
-	for i, p := range c.Parts {
+	layers := layersOf(c.Parts)
+	r := &report{resp: abi.CheckResponse{Facts: map[string]string{"layers": strconv.Itoa(layers)}}}
+	for i, p := range c.Parts[:layers] {
 		if p.Annotations[annotationAcceleration] == "yes" {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, abi.Errorf(abi.ClassOf(err), "check: %w", err)
 		}
-		if err := r.checkLayer(c, i); err != nil {
+		if err := r.checkLayer(ctx, c, i); err != nil {
 			return nil, err
 		}
 	}
 	if len(r.resp.Problems) > 0 {
 		return &r.resp, nil // what lies upon broken layers says nothing
 	}
-	s, err := openStack(c, abi.RolePart, c.Parts)
+	s, err := openStack(c, abi.RolePart, c.Parts, layers)
 	if err != nil {
 		return &r.resp, r.add(err, "stack of layers")
 	}
+	defer s.close()
 	if err := r.add(s.inOrder(), "stack of layers"); err != nil {
 		return nil, err
 	}
@@ -79,8 +81,11 @@ func (plugin) Check(ctx context.Context, c *sdk.Check) (*abi.CheckResponse, erro
 }
 
 // checkLayer examines the shells of one layer, outermost first, as far as each can be opened.
-func (r *report) checkLayer(h *sdk.Check, index int) error {
+func (r *report) checkLayer(ctx context.Context, h *sdk.Check, index int) error {
 	where := fmt.Sprintf("layer %d (%s)", index, h.Parts[index].Digest)
+	if targetOf(h.Parts[index]) != "" {
+		return r.checkTurbo(ctx, h, index, where)
+	}
 	blob, err := sdk.OpenBlob(h, abi.RolePart, index)
 	if err != nil {
 		return r.add(err, where)

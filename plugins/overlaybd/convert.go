@@ -50,9 +50,13 @@ type converter struct {
 	parent    lsmt.UUID
 	parts     []abi.Part   // made before the layer
 	baseLayer *layerWriter // made by us, to be closed
+	stack     *stack       // that base is, if it is one
 }
 
 func (c *converter) close() {
+	if c.stack != nil {
+		c.stack.close()
+	}
 	if c.baseLayer != nil {
 		c.baseLayer.close()
 	}
@@ -64,11 +68,11 @@ func (c *converter) open() error {
 	case len(c.Parents) >= lsmt.MaxLayers:
 		return abi.Errorf(abi.ErrLimit, "overlaybd stacks at most %d layers, and this one has %d below it: squash the image first", lsmt.MaxLayers, len(c.Parents))
 	case len(c.Parents) > 0:
-		s, err := openStack(c, abi.RoleParent, c.Parents)
+		s, err := openStack(c, abi.RoleParent, c.Parents, len(c.Parents))
 		if err != nil {
 			return err
 		}
-		c.base, c.size, c.parent = s, s.Size(), s.uuid()
+		c.stack, c.base, c.size, c.parent = s, s, s.Size(), s.uuid()
 		return s.inOrder()
 	case c.set.mkfs && len(c.Dicts) > 0:
 		return abi.Errorf(abi.ErrInvalid, "a dictionary is the base layer, and there is none with mkfs=true: set mkfs=false")
@@ -85,7 +89,7 @@ func (c *converter) open() error {
 // givenBase takes the dictionary for base layer, such as upstream's ext4_64. It is stored as it is; one that is in no tar
 // gets the plain one, as upstream's convertor makes it.
 func (c *converter) givenBase() error {
-	s, err := openStack(c, abi.RoleDict, c.Dicts)
+	s, err := openStack(c, abi.RoleDict, c.Dicts, len(c.Dicts))
 	if err != nil {
 		return err
 	}

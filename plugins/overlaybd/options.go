@@ -33,6 +33,7 @@ type settings struct {
 	mkfs       bool
 	size       int64 // of the device; bytes
 	keepZeros  bool
+	warp       bool // the layer leaves data in the original one (TurboOCI)
 	compressor zfile.Config
 	format     ext4.MkfsOptions
 }

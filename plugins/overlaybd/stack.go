@@ -3,6 +3,7 @@ package overlaybd
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/plugins/overlaybd/lsmt"
@@ -13,11 +14,13 @@ import (
 
 // layerFile is one layer of an image with its shells opened. Shells that are not there are nil.
 type layerFile struct {
-	info  abi.PartInfo
-	blob  *sdk.Blob
-	shell *tarshell.Shell
-	file  *zfile.File
-	layer *lsmt.Layer
+	info   abi.PartInfo
+	blob   *sdk.Blob
+	shell  *tarshell.Shell
+	file   *zfile.File
+	layer  *lsmt.Layer
+	target *target  // of a TurboOCI layer
+	spools []*spool // its members
 }
 
 // openLayer opens part number index of a role and peels it.
@@ -27,10 +30,23 @@ func openLayer(h abi.Host, role abi.Role, parts []abi.PartInfo, index int) (*lay
 		return nil, err
 	}
 	l := &layerFile{info: parts[index], blob: blob}
-	if err := l.peel(); err != nil {
+	if targetOf(l.info) != "" {
+		err = l.unpackTurbo(h, role, parts, index)
+	} else {
+		err = l.peel()
+	}
+	if err != nil {
+		l.close()
 		return nil, fmt.Errorf("%s of layer %d (%s): %w", role, l.info.Layer, l.info.Digest, err)
 	}
 	return l, nil
+}
+
+// close gives scratch space back.
+func (l *layerFile) close() {
+	for _, s := range l.spools {
+		s.close()
+	}
 }
 
 // peel opens what is inside: a tar, perhaps; a ZFile, perhaps; an LSMT file.
@@ -67,12 +83,32 @@ type stack struct {
 	layers []*layerFile // lowest first
 }
 
-// openStack opens the device of parts, lowest first. Layers that hold no blocks (accelerated-container-image's list of what to
-// prefetch) are left out.
-func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo) (*stack, error) {
+// layersOf returns how many of the parts of an image are its layers; behind them is what they refer to.
+func layersOf(parts []abi.PartInfo) int {
+	n := slices.IndexFunc(parts, func(p abi.PartInfo) bool { return p.Ref != "" })
+	if n < 0 {
+		return len(parts)
+	}
+	return n
+}
+
+// openStack opens the device of the first layers of an image, lowest first. Layers that hold no blocks
+// (accelerated-container-image's list of what to prefetch) are left out.
+func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo, layers int) (*stack, error) {
 	s := &stack{}
-	var layers []*lsmt.Layer
-	for i, p := range parts {
+	files, err := s.open(h, role, parts, layers)
+	if err == nil {
+		s.Device, err = lsmt.Stack(files...)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stack) open(h abi.Host, role abi.Role, parts []abi.PartInfo, layers int) (files []*lsmt.Layer, err error) {
+	for i, p := range parts[:layers] {
 		if p.Annotations[annotationAcceleration] == "yes" {
 			continue
 		}
@@ -80,14 +116,19 @@ func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo) (*stack, error) 
 		if err != nil {
 			return nil, err
 		}
-		s.layers, layers = append(s.layers, l), append(layers, l.layer)
+		s.layers, files = append(s.layers, l), append(files, l.layer)
 	}
-	if len(layers) == 0 {
+	if len(files) == 0 {
 		return nil, abi.Errorf(abi.ErrInvalid, "image has no overlaybd layer")
 	}
-	var err error
-	s.Device, err = lsmt.Stack(layers...)
-	return s, err
+	return files, nil
+}
+
+// close gives scratch space back. The blobs end with the operation.
+func (s *stack) close() {
+	for _, l := range s.layers {
+		l.close()
+	}
 }
 
 // uuid is that of the topmost layer.

@@ -12,15 +12,19 @@ import (
 
 // Unpack implements sdk.Unpacker. A layer is what changed between two file systems.
 func (plugin) Unpack(ctx context.Context, u *sdk.Unpack) (*abi.UnpackResponse, error) {
-	top := len(u.Parts)
+	top := layersOf(u.Parts)
 	if u.Layer >= 0 {
 		if u.Parts[u.Layer].Annotations[annotationAcceleration] == "yes" {
 			return nil, abi.Errorf(abi.ErrInvalid, "layer %d is a list of what to prefetch: it has no files", u.Layer)
 		}
 		top = u.Layer + 1
 	}
-	upper, err := openStack(u, abi.RolePart, u.Parts[:top])
+	upper, err := openStack(u, abi.RolePart, u.Parts, top)
 	if err != nil {
+		return nil, err
+	}
+	defer upper.close()
+	if err := upper.verifyTargets(ctx); err != nil {
 		return nil, err
 	}
 	image, err := ext4.Open(upper, upper.Size())
@@ -35,7 +39,7 @@ func (plugin) Unpack(ctx context.Context, u *sdk.Unpack) (*abi.UnpackResponse, e
 	if u.Layer <= 0 {
 		err = image.Walk(ctx, w.entry)
 	} else {
-		err = diff(ctx, u, u.Parts[:u.Layer], image, w)
+		err = diff(ctx, u, u.Parts, u.Layer, image, w)
 	}
 	if err != nil {
 		return nil, err
@@ -49,11 +53,12 @@ func (plugin) Unpack(ctx context.Context, u *sdk.Unpack) (*abi.UnpackResponse, e
 }
 
 // diff writes what image has beyond the file system of the lower layers.
-func diff(ctx context.Context, h abi.Host, parts []abi.PartInfo, image *ext4.Image, w *tarWriter) error {
-	lower, err := openStack(h, abi.RolePart, parts)
+func diff(ctx context.Context, h abi.Host, parts []abi.PartInfo, layers int, image *ext4.Image, w *tarWriter) error {
+	lower, err := openStack(h, abi.RolePart, parts, layers)
 	if err != nil {
 		return err
 	}
+	defer lower.close()
 	below, err := ext4.Open(lower, lower.Size())
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ func newLayerWriter(base io.ReaderAt, size int64, set settings, id, parent lsmt.
 	if w.zip, err = zfile.NewParallelWriter(&w.spool, set.compressor, max(runtime.GOMAXPROCS(0), 1)); err != nil {
 		return nil, err
 	}
-	w.diff, err = lsmt.NewWriter(w.zip, lsmt.Config{VirtualSize: size, UUID: id, Parent: parent, AnyOrder: true})
+	w.diff, err = lsmt.NewWriter(w.zip, lsmt.Config{VirtualSize: size, UUID: id, Parent: parent, AnyOrder: true, Warp: set.warp})
 	return w, err
 }
 

@@ -23,8 +23,8 @@ func (in *input) pos() int64 {
 }
 
 // gunzip returns the decompressed members, checked. Zeros may follow them.
-func (in *input) gunzip() *zran.Reader {
-	in.gz = zran.NewReader(in.Reader, zran.Options{Trailing: zran.Zeros})
+func (in *input) gunzip(opt Options) *zran.Reader {
+	in.gz = zran.NewReader(in.Reader, zran.Options{Trailing: zran.Zeros, OnMember: opt.OnMember, OnBlock: opt.OnBlock})
 	return in.gz
 }
 

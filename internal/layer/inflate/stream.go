@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/zran"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -26,8 +27,14 @@ type Options struct {
 	StoredSize   int64         // used when StoredDigest is not ""
 	DiffID       digest.Digest // of the tar; "" if unknown
 	Limits       Limits
-	Buffers      int // decompressed ahead; default 4, at least 2
-	BufferBytes  int // default 256 KiB
+
+	// OnMember and OnBlock are told of the members and blocks of a gzip layer, for indexes of it; see [zran.Options]. They
+	// are called from the goroutine that decompresses, ahead of Read, and no more when Read has returned an error.
+	OnMember func(zran.Member) error
+	OnBlock  func(*zran.Block) error
+
+	Buffers     int // decompressed ahead; default 4, at least 2
+	BufferBytes int // default 256 KiB
 }
 
 func (o Options) withDefaults() Options {
@@ -127,7 +134,7 @@ func (s *Stream) sniff() error {
 	}
 	switch s.codec {
 	case Gzip:
-		s.dec = s.in.gunzip()
+		s.dec = s.in.gunzip(s.opt)
 	case Zstd:
 		s.dec, err = newZstd(s.in, s.opt.Limits.Window)
 		return err

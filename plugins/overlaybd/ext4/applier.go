@@ -16,7 +16,8 @@ type Options struct {
 	// Memory is about how many bytes of metadata blocks are kept; 0: 48 MiB.
 	Memory int64
 	// Remote, if not nil, is told where the data of files would stand: blocks device blocks from block on hold the bytes from off on
-	// of e's body. Nothing is read from the body or written; blocks get no holes. For formats that leave data in the tar.
+	// of e's body. Nothing is read from the body or written; blocks get no holes. For formats that leave data in the tar. Sparse
+	// files, whose bytes do not stand in one piece there, are read and written as without it.
 	Remote func(e *abi.Entry, block uint64, blocks uint32, off int64) error
 }
 

@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -148,10 +149,11 @@ func (v *volume) flush(dev Device) (written int64, err error) {
 				put32(b.data, at, sum)
 			}
 		}
-		if err := readFull(dev, old, int64(n)*BlockSize); err != nil {
+		err := readFull(dev, old, int64(n)*BlockSize)
+		if err != nil && !errors.Is(err, ErrAbsent) {
 			return written, err
 		}
-		if !bytes.Equal(old, b.data) {
+		if err != nil || !bytes.Equal(old, b.data) {
 			if _, err := dev.WriteAt(b.data, int64(n)*BlockSize); err != nil {
 				return written, classed(err, "write block %d", n)
 			}

@@ -67,7 +67,7 @@ func (a *Applier) file(ctx context.Context, e *abi.Entry, n *inode, body io.Read
 	}
 	m := &extentMap{}
 	var err error
-	if a.opt.Remote != nil {
+	if a.opt.Remote != nil && e.Flags&abi.EntrySparse == 0 {
 		err = a.remote(e, m)
 	} else {
 		err = a.copyBody(ctx, e, m, body)

@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sort"
@@ -19,6 +20,10 @@ type Device interface {
 	io.WriterAt
 	Size() int64 // bytes
 }
+
+// ErrAbsent is for a [Device] that has no content of some blocks, because the data of lower files stays elsewhere: what its ReadAt
+// returns for them wraps it. An Applier needs no data of files; where it writes metadata into such a block, the block has changed.
+var ErrAbsent = errors.New("the block's content is not at hand")
 
 // Run is a number of adjacent changed blocks.
 type Run struct {

@@ -183,3 +183,10 @@ func (d *Device) readSegment(s Segment, p []byte, skip int64) error {
 	}
 	return readFull(l.target, p, at, "data of the target")
 }
+
+// Covered tells whether segments, sorted as those of a [Device], say anything of the n bytes at off.
+func Covered(segments []Segment, off, n int64) bool {
+	first, end := uint64(off/SectorSize), uint64((off+n+SectorSize-1)/SectorSize)
+	k := sort.Search(len(segments), func(k int) bool { return segments[k].End() > first })
+	return k < len(segments) && segments[k].Start < end
+}
