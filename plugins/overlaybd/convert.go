@@ -169,13 +169,18 @@ func (c *converter) apply(ctx context.Context, w *layerWriter) error {
 			return err
 		}
 		if err := a.Apply(ctx, e, body); err != nil {
-			if abi.ClassOf(err) == abi.ErrLimit { // the device is full: not the entry's fault, but there it happened
-				err = fmt.Errorf("entry %q at 0x%x of the tar: %w", e.Path, e.HdrOff, err)
-			}
-			return err
+			return atEntry(e, err)
 		}
 	}
 	_, err = a.Commit()
+	return err
+}
+
+// atEntry says at which entry the device was full: not the entry's fault, but there it happened.
+func atEntry(e *abi.Entry, err error) error {
+	if abi.ClassOf(err) == abi.ErrLimit {
+		return fmt.Errorf("entry %q at 0x%x of the tar: %w", e.Path, e.HdrOff, err)
+	}
 	return err
 }
 

@@ -21,11 +21,15 @@ import (
 
 // call runs one operation of the plugin as a host does, in this process.
 func call(op abi.Op, req, resp abi.Message, grants session.Config) error {
+	return callOf(overlaybd.New(), op, req, resp, grants)
+}
+
+func callOf(p sdk.Plugin, op abi.Op, req, resp abi.Message, grants session.Config) error {
 	grants.Pool = accel.NewPool(2, 16<<20)
 	defer grants.Pool.Close()
 	s := session.New(context.Background(), grants)
 	defer s.Abort()
-	answer, err := sdk.InProcess(overlaybd.New()).Call(context.Background(), op, abi.Marshal(req), s)
+	answer, err := sdk.InProcess(p).Call(context.Background(), op, abi.Marshal(req), s)
 	if err == nil {
 		err = s.Finish()
 	}

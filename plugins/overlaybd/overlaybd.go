@@ -56,6 +56,7 @@ func (plugin) Describe() abi.Description {
 		Options: options(),
 		Markers: []abi.Marker{{MediaType: ociLayer, Annotation: annotationDigest}, {MediaType: dockerLayer, Annotation: annotationDigest}},
 		Needs:   []string{"entries"},
+		Refs:    targetKeys, // of images that have layers of both sorts
 		Memory:  256 << 20,
 	}
 }

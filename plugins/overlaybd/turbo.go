@@ -38,6 +38,7 @@ func (turboPlugin) Describe() abi.Description {
 		Chained:      true,
 		Needs:        []string{"filter/gzip"},
 		ArtifactType: turboArtifactType,
+		Dicts:        true,
 		Refs:         targetKeys,
 		Memory:       256 << 20,
 	}

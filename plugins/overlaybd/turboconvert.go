@@ -105,7 +105,7 @@ func (c *turboConverter) apply(ctx context.Context) error {
 		return abi.Errorf(abi.ErrUnsupported, "TurboOCI reads original layers compressed with gzip, or not at all, and this one has zstd: convert with format overlaybd instead, or compress the image again")
 	}
 	if err := c.entries(ctx, layer.NewReader(tar, layer.Limits{})); err != nil {
-		return c.explain(err)
+		return err
 	}
 	if w := tar.Warning(); w != "" {
 		c.Log(abi.LogWarn, w)
@@ -135,7 +135,7 @@ func (c *turboConverter) entries(ctx context.Context, tar *layer.Reader) error {
 	var e abi.Entry
 	for err = tar.Next(&e); err == nil; err = tar.Next(&e) {
 		if err := a.Apply(ctx, &e, tar); err != nil {
-			return err
+			return atEntry(&e, err)
 		}
 	}
 	if err != io.EOF {
