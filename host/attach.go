@@ -187,21 +187,29 @@ func (j *attaching) pick(ctx context.Context, s *source) error {
 // openParts opens every layer for reading by ranges, or, where that cannot be, fetches it first.
 func (j *attaching) openParts(ctx context.Context, s *source) error {
 	for i, l := range j.node.Layers() {
-		r, err := s.t.Ranges(ctx, l.Desc)
-		if errors.Is(err, abi.ErrUnsupported) {
-			j.h.cfg.log.Warn("blocks cannot be fetched one by one here: the whole layer is fetched first", "layer", l.Desc.Digest, "reason", err)
-			r, err = s.readerAt(ctx, l.Desc)
-		}
-		if err != nil {
+		if err := j.openPart(ctx, s, l.Desc, abi.PartInfo{Layer: i, MediaType: l.Desc.MediaType, Annotations: l.Desc.Annotations}); err != nil {
 			return err
 		}
-		j.undo = append(j.undo, func() { r.Close() })
-		j.grants.Parts = append(j.grants.Parts, session.Part{At: r, Size: l.Desc.Size})
-		j.msg.Parts = append(j.msg.Parts, abi.PartInfo{
-			Layer: i, MediaType: l.Desc.MediaType, Digest: string(l.Desc.Digest), Size: l.Desc.Size, Annotations: l.Desc.Annotations,
-		})
-		j.msg.Locations = append(j.msg.Locations, s.t.Location(l.Desc))
 	}
+	return s.eachRef(ctx, refsOf(&j.plugin.info.Description, j.node.Manifest.Layers), func(desc ocispec.Descriptor, info abi.PartInfo) error {
+		return j.openPart(ctx, s, desc, info)
+	})
+}
+
+func (j *attaching) openPart(ctx context.Context, s *source, desc ocispec.Descriptor, info abi.PartInfo) error {
+	r, err := s.t.Ranges(ctx, desc)
+	if errors.Is(err, abi.ErrUnsupported) {
+		j.h.cfg.log.Warn("blocks cannot be fetched one by one here: the whole layer is fetched first", "layer", desc.Digest, "reason", err)
+		r, err = s.readerAt(ctx, desc)
+	}
+	if err != nil {
+		return err
+	}
+	j.undo = append(j.undo, func() { r.Close() })
+	j.grants.Parts = append(j.grants.Parts, session.Part{At: r, Size: desc.Size})
+	info.Digest, info.Size = string(desc.Digest), desc.Size
+	j.msg.Parts = append(j.msg.Parts, info)
+	j.msg.Locations = append(j.msg.Locations, s.t.Location(desc))
 	return nil
 }
 

@@ -31,7 +31,10 @@ func (s *source) openView(ctx context.Context, n *graph.Node, p *plugin) (*view,
 			return nil, err
 		}
 	}
-	if err := v.openRefs(ctx, s, refsOf(&p.info.Description, n.Manifest.Layers)); err != nil {
+	err := s.eachRef(ctx, refsOf(&p.info.Description, n.Manifest.Layers), func(desc ocispec.Descriptor, info abi.PartInfo) error {
+		return v.open(ctx, s, desc, info)
+	})
+	if err != nil {
 		v.done()
 		return nil, err
 	}

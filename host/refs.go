@@ -72,9 +72,9 @@ func (c *conversion) fromSource(ctx context.Context, desc ocispec.Descriptor) fu
 	}
 }
 
-// openRefs adds blobs that layers refer to. What the source does not have is left out: the plugin knows whether it can do
-// without.
-func (v *view) openRefs(ctx context.Context, s *source, refs []blobRef) error {
+// eachRef calls open for blobs that layers refer to. What the source does not have is left out: the plugin knows whether it
+// can do without.
+func (s *source) eachRef(ctx context.Context, refs []blobRef, open func(ocispec.Descriptor, abi.PartInfo) error) error {
 	for _, r := range refs {
 		if r.desc.Size < 0 {
 			if err := r.desc.Digest.Validate(); err != nil {
@@ -89,7 +89,7 @@ func (v *view) openRefs(ctx context.Context, s *source, refs []blobRef) error {
 			}
 			r.desc.Size = size
 		}
-		err := v.open(ctx, s, r.desc, abi.PartInfo{Layer: r.layer, MediaType: r.desc.MediaType, Ref: r.key})
+		err := open(r.desc, abi.PartInfo{Layer: r.layer, MediaType: r.desc.MediaType, Ref: r.key})
 		if err != nil && !errors.Is(err, abi.ErrNotFound) {
 			return err
 		}

@@ -280,7 +280,8 @@ func (c *conversion) unpack(ctx context.Context, n *graph.Node, res *ManifestRes
 	}
 	v := &view{parts: infos, grants: granted, done: func() {}}
 	defer func() { v.done() }()
-	if err := v.openRefs(ctx, c.src, refs); err != nil {
+	err = c.src.eachRef(ctx, refs, func(desc ocispec.Descriptor, info abi.PartInfo) error { return v.open(ctx, c.src, desc, info) })
+	if err != nil {
 		return err
 	}
 	req := abi.UnpackRequest{Layer: -1, Parts: v.parts, Config: n.ConfigNode().Raw, Features: abi.Features()}

@@ -105,7 +105,7 @@ func (plugin) Attach(ctx context.Context, a *sdk.Attach) (*abi.AttachResponse, e
 	if err != nil {
 		return nil, err
 	}
-	image, err := openStack(a, abi.RolePart, a.Parts)
+	image, err := openStack(a, abi.RolePart, a.Parts, layersOf(a.Parts))
 	if err != nil {
 		return nil, err
 	}
@@ -124,9 +124,14 @@ func (plugin) Attach(ctx context.Context, a *sdk.Attach) (*abi.AttachResponse, e
 	if err := s.save(); err != nil {
 		return nil, err
 	}
-	disk, closeDisk, err := openDisk(s, image, o)
+	disk, closeLayer, err := openDisk(s, image, o)
 	if err != nil {
+		image.close()
 		return nil, err
+	}
+	closeDisk := func() error {
+		image.close()
+		return closeLayer()
 	}
 	dev, err := s.present(ctx, a, disk, o)
 	if err != nil {

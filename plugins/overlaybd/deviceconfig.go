@@ -33,7 +33,10 @@ type runtimeUpper struct {
 // could read them.
 func deviceConfig(a *abi.AttachRequest, o attachment) ([]byte, error) {
 	var c runtimeConfig
-	for i, p := range a.Parts {
+	for i, p := range a.Parts[:layersOf(a.Parts)] {
+		if targetOf(p) != "" {
+			return nil, nil // the members of a TurboOCI layer would have to be local files
+		}
 		if p.Annotations[annotationAcceleration] == "yes" {
 			continue
 		}

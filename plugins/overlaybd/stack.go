@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/gzindex"
 	"github.com/convhost/convhost/plugins/overlaybd/lsmt"
 	"github.com/convhost/convhost/plugins/overlaybd/tarshell"
 	"github.com/convhost/convhost/plugins/overlaybd/zfile"
@@ -19,34 +20,25 @@ type layerFile struct {
 	shell  *tarshell.Shell
 	file   *zfile.File
 	layer  *lsmt.Layer
-	target *target  // of a TurboOCI layer
-	spools []*spool // its members
+	target *target // of a TurboOCI layer
 }
 
-// openLayer opens part number index of a role and peels it.
-func openLayer(h abi.Host, role abi.Role, parts []abi.PartInfo, index int) (*layerFile, error) {
+// openLayer opens part number index of a role, as a layer of s, and peels it.
+func openLayer(h abi.Host, role abi.Role, parts []abi.PartInfo, index int, s *stack) (*layerFile, error) {
 	blob, err := sdk.OpenBlob(h, role, index)
 	if err != nil {
 		return nil, err
 	}
 	l := &layerFile{info: parts[index], blob: blob}
 	if targetOf(l.info) != "" {
-		err = l.unpackTurbo(h, role, parts, index)
+		err = l.unpackTurbo(h, role, parts, index, s)
 	} else {
 		err = l.peel()
 	}
 	if err != nil {
-		l.close()
 		return nil, fmt.Errorf("%s of layer %d (%s): %w", role, l.info.Layer, l.info.Digest, err)
 	}
 	return l, nil
-}
-
-// close gives scratch space back.
-func (l *layerFile) close() {
-	for _, s := range l.spools {
-		s.close()
-	}
 }
 
 // peel opens what is inside: a tar, perhaps; a ZFile, perhaps; an LSMT file.
@@ -80,8 +72,16 @@ func (l *layerFile) peel() error {
 // stack is the device of some layers.
 type stack struct {
 	*lsmt.Device
-	layers []*layerFile // lowest first
+	layers  []*layerFile  // lowest first
+	members spool         // of TurboOCI layers, one behind the other
+	pool    *gzindex.Pool // what was decompressed of their original layers
 }
+
+// A stack keeps this much of what it decompressed, and so many decompressors, which go on where they stopped.
+const (
+	poolBytes   = 16 << 20
+	poolReaders = 8
+)
 
 // layersOf returns how many of the parts of an image are its layers; behind them is what they refer to.
 func layersOf(parts []abi.PartInfo) int {
@@ -95,7 +95,7 @@ func layersOf(parts []abi.PartInfo) int {
 // openStack opens the device of the first layers of an image, lowest first. Layers that hold no blocks
 // (accelerated-container-image's list of what to prefetch) are left out.
 func openStack(h abi.Host, role abi.Role, parts []abi.PartInfo, layers int) (*stack, error) {
-	s := &stack{}
+	s := &stack{pool: gzindex.NewPool(poolBytes, poolReaders)}
 	files, err := s.open(h, role, parts, layers)
 	if err == nil {
 		s.Device, err = lsmt.Stack(files...)
@@ -112,7 +112,7 @@ func (s *stack) open(h abi.Host, role abi.Role, parts []abi.PartInfo, layers int
 		if p.Annotations[annotationAcceleration] == "yes" {
 			continue
 		}
-		l, err := openLayer(h, role, parts, i)
+		l, err := openLayer(h, role, parts, i, s)
 		if err != nil {
 			return nil, err
 		}
@@ -125,11 +125,7 @@ func (s *stack) open(h abi.Host, role abi.Role, parts []abi.PartInfo, layers int
 }
 
 // close gives scratch space back. The blobs end with the operation.
-func (s *stack) close() {
-	for _, l := range s.layers {
-		l.close()
-	}
-}
+func (s *stack) close() { s.members.close() }
 
 // uuid is that of the topmost layer.
 func (s *stack) uuid() lsmt.UUID { return s.layers[len(s.layers)-1].layer.Header().UUID }

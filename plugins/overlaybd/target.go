@@ -42,8 +42,8 @@ type target struct {
 }
 
 // unpackTurbo opens a TurboOCI layer.
-func (l *layerFile) unpackTurbo(h abi.Host, role abi.Role, parts []abi.PartInfo, index int) error {
-	t, err := turbo.Read(io.NewSectionReader(l.blob, 0, l.blob.Size()), turbo.Options{NewSpool: l.newSpool})
+func (l *layerFile) unpackTurbo(h abi.Host, role abi.Role, parts []abi.PartInfo, index int, s *stack) error {
+	t, err := turbo.Read(io.NewSectionReader(l.blob, 0, l.blob.Size()), turbo.Options{NewSpool: s.newMember})
 	if err != nil {
 		return err
 	}
@@ -53,22 +53,37 @@ func (l *layerFile) unpackTurbo(h abi.Host, role abi.Role, parts []abi.PartInfo,
 	if l.file, err = zfile.Open(t.Meta, t.Meta.Size, zfile.Options{}); err != nil {
 		return err
 	}
-	if l.target, err = openTarget(h, role, parts, index, t.Index); err != nil {
+	if l.target, err = openTarget(h, role, parts, index, t.Index, s.pool); err != nil {
 		return err
 	}
 	l.layer, err = lsmt.Open(l.file, l.file.Size(), lsmt.Options{Target: l.target, TargetSize: l.target.size})
 	return err
 }
 
-func (l *layerFile) newSpool() turbo.Spool {
-	s := &spool{}
-	l.spools = append(l.spools, s)
-	return s
+// newMember makes a place for a member of a layer. It is written before there is another one.
+func (s *stack) newMember() turbo.Spool { return &section{s: &s.members, off: s.members.size} }
+
+// section is a part of a spool.
+type section struct {
+	s      *spool
+	off, n int64
+}
+
+// Write implements io.Writer.
+func (c *section) Write(p []byte) (int, error) {
+	n, err := c.s.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// ReadAt implements io.ReaderAt.
+func (c *section) ReadAt(p []byte, off int64) (int, error) {
+	return io.NewSectionReader(c.s, c.off, c.n).ReadAt(p, off)
 }
 
 // openTarget finds the original layer of layer number index among what is granted beside the layers. To put another layer upon it,
 // it is not needed: all metadata stands in the layer itself.
-func openTarget(h abi.Host, role abi.Role, parts []abi.PartInfo, index int, gzip *turbo.Member) (*target, error) {
+func openTarget(h abi.Host, role abi.Role, parts []abi.PartInfo, index int, gzip *turbo.Member, pool *gzindex.Pool) (*target, error) {
 	t := &target{digest: targetOf(parts[index])}
 	if role != abi.RolePart {
 		t.ReaderAt, t.size = absent{t.digest}, math.MaxInt64-lsmt.SectorSize
@@ -84,7 +99,7 @@ func openTarget(h abi.Host, role abi.Role, parts []abi.PartInfo, index int, gzip
 		}
 		t.blob, t.ReaderAt, t.size = blob, blob, blob.Size()
 		if gzip != nil {
-			f, err := gzindex.Open(gzip, gzip.Size, blob, blob.Size(), gzindex.Options{})
+			f, err := gzindex.Open(gzip, gzip.Size, blob, blob.Size(), gzindex.Options{Pool: pool})
 			if err != nil {
 				return nil, err
 			}

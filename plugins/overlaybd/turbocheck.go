@@ -20,9 +20,9 @@ func (r *report) checkTurbo(ctx context.Context, h *sdk.Check, index int, where 
 		return r.add(err, where)
 	}
 	defer blob.Close()
-	l := &layerFile{}
-	defer l.close()
-	t, err := turbo.Read(io.NewSectionReader(blob, 0, blob.Size()), turbo.Options{NewSpool: l.newSpool})
+	s := &stack{}
+	defer s.close()
+	t, err := turbo.Read(io.NewSectionReader(blob, 0, blob.Size()), turbo.Options{NewSpool: s.newMember})
 	if err != nil {
 		return r.add(err, where)
 	}
@@ -37,7 +37,7 @@ func (r *report) checkTurbo(ctx context.Context, h *sdk.Check, index int, where 
 	if err != nil {
 		return r.add(err, where)
 	}
-	target, err := openTarget(h, abi.RolePart, h.Parts, index, t.Index)
+	target, err := openTarget(h, abi.RolePart, h.Parts, index, t.Index, nil)
 	if err != nil {
 		return r.add(err, where)
 	}
