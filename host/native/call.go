@@ -21,6 +21,7 @@ type call struct {
 	attach bool            // reads may fail and be tried again
 	cancel context.CancelFunc
 	grants session.Config
+	meter  *meter
 	wg     sync.WaitGroup // frames in work, pumps
 
 	mu      sync.Mutex
@@ -37,6 +38,7 @@ func (p *process) newCall(ctx context.Context, id uint64, op abi.Op, grants sess
 	if c.grants.Limits.Sinks == 0 {
 		c.grants.Limits.Sinks = session.DefaultLimits().Sinks
 	}
+	c.meter = c.newMeter()
 	p.mu.Lock()
 	p.calls[id] = c
 	p.mu.Unlock()
@@ -70,6 +72,7 @@ func (c *call) finish(err error) error {
 	})
 	c.wg.Wait()
 	hung.Stop()
+	c.meter.close()
 	if c.layer != nil {
 		c.layer.close()
 	}

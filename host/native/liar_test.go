@@ -1,6 +1,8 @@
 package native_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -122,6 +124,8 @@ func (l *liar) Call(_ context.Context, req *abi.CallRequest) (*abi.CallResponse,
 		select {}
 	case "huge":
 		ok.Response = make([]byte, abi.MaxControl+1)
+	case "outputs", "outputs, heedless":
+		l.floodOutputs(req.ID, r.Options["do"] == "outputs")
 	case "flood":
 		for range 20_000 {
 			l.conn.Send(&abi.DataFrame{Call: req.ID, Kind: abi.DataLog, Data: []byte("flood")}, nil)
@@ -129,6 +133,27 @@ func (l *liar) Call(_ context.Context, req *abi.CallRequest) (*abi.CallResponse,
 		l.ask(req.ID, &abi.DataFrame{Kind: abi.DataSync})
 	}
 	return ok, nil
+}
+
+// floodOutputs writes without end into two sinks; one that heeds stops when it is told.
+func (l *liar) floodOutputs(id uint64, heeds bool) {
+	var pipes []*os.File
+	for i := range 2 {
+		_, fd := l.ask(id, &abi.DataFrame{Kind: abi.DataOpenSink, Index: i})
+		pipes = append(pipes, fd)
+	}
+	chunk := make([]byte, 64<<10)
+	for i := range 4096 { // 256 MiB
+		var err error
+		if fd := pipes[i%2]; fd != nil {
+			_, err = fd.Write(chunk)
+		} else if a, _ := l.ask(id, &abi.DataFrame{Kind: abi.DataWrite, Index: i % 2, Data: chunk}); a.Failed {
+			err = a.Error.Err()
+		}
+		if err != nil && heeds {
+			return
+		}
+	}
 }
 
 // output writes s into sink 0 and says that it was info.
@@ -196,4 +221,64 @@ func TestLies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOutputFlood: the host counts what arrives, for a plugin that does not, over all outputs; it stops soon after the
+// limit, and takes what the layer, its tar, and other inputs allow.
+func TestOutputFlood(t *testing.T) {
+	zeros := gzipOf(t, make([]byte, 100<<20)) // 100 KiB stored
+	for _, pl := range planes {
+		t.Run(pl.name, func(t *testing.T) {
+			p := start(t, func(c *native.Config) {
+				c.Env = []string{"TEST_MODE=liar"}
+				if pl.edit != nil {
+					pl.edit(c)
+				}
+			})
+			for _, test := range []struct {
+				name, do string
+				grants   session.Config
+				most     int64 // bytes that may arrive; 0: all of them, and another error
+			}{
+				{"nothing given", "outputs", session.Config{}, 64 << 20},
+				{"nothing given, nothing heard", "outputs, heedless", session.Config{}, 64 << 20},
+				{"own limits", "outputs", session.Config{Limits: session.Limits{OutputBase: 1 << 20, OutputFactor: 2}, Parts: []session.Part{{At: bytes.NewReader(nil), Size: 5 << 20}}}, 11 << 20},
+				{"random bytes", "outputs", session.Config{Layer: storedOf(make([]byte, 1<<20))}, 67 << 20},
+				{"a tar of zeros", "outputs", session.Config{Layer: storedOf(zeros)}, 0}, // 64 MiB and three times 100
+				{"a tar of zeros, close", "outputs", session.Config{Layer: storedOf(zeros), Limits: session.Limits{OutputBase: 1 << 20, OutputFactor: 1}}, 101 << 20},
+				{"a broken layer", "outputs", session.Config{Layer: storedOf(zeros[:1000])}, 68 << 20},
+			} {
+				var out memorySinks
+				test.grants.OpenSink = out.open
+				_, err := do(t.Context(), p, test.do, test.grants)
+				got := int64(out.bufs[0].Len() + out.bufs[1].Len())
+				if test.most == 0 {
+					if !errors.Is(err, abi.ErrPlugin) || errors.Is(err, abi.ErrLimit) || got < 250<<20 {
+						t.Errorf("%s: %v after %d bytes", test.name, err, got)
+					}
+					continue
+				}
+				if !errors.Is(err, abi.ErrLimit) || got > test.most || got < test.most-4<<20 || len(out.closed) > 0 {
+					t.Errorf("%s: %v after %d bytes, want at most %d", test.name, err, got, test.most)
+				}
+			}
+		})
+	}
+}
+
+func gzipOf(t *testing.T, b []byte) []byte {
+	t.Helper()
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return z.Bytes()
+}
+
+func storedOf(b []byte) *session.Layer {
+	return &session.Layer{Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }, At: bytes.NewReader(b), Size: int64(len(b))}
 }

@@ -17,6 +17,7 @@ import (
 // output is one sink as it fills. The host counts and digests what really arrives.
 type output struct {
 	mu     sync.Mutex // one request at a time
+	meter  *meter
 	sink   session.Sink
 	sum    hash.Hash
 	size   int64
@@ -31,7 +32,7 @@ type output struct {
 const drainTimeout = 2 * time.Second
 
 func (c *call) openOutput(f *abi.DataFrame) {
-	o := &output{sum: sha256.New(), done: make(chan struct{})}
+	o := &output{meter: c.meter, sum: sha256.New(), done: make(chan struct{})}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c.mu.Lock()
@@ -101,6 +102,9 @@ func (o *output) drain() error {
 }
 
 func (o *output) take(b []byte) error {
+	if err := o.meter.take(len(b)); err != nil {
+		return err
+	}
 	n, err := o.sink.Write(b)
 	if err == nil && n < len(b) {
 		err = io.ErrShortWrite
