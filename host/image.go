@@ -70,8 +70,28 @@ func marked(d *abi.Description, m *ocispec.Manifest) bool {
 	return false
 }
 
+// plainAnnotations begin the keys of annotations that builders put on layers of ordinary images.
+var plainAnnotations = []string{"org.opencontainers.image.", "buildkit/", "org.mobyproject.", "com.docker."}
+
+// ordinary reports whether nothing about a manifest's layers hints at a format: they are tars without annotations that
+// could be a marker.
+func ordinary(m *ocispec.Manifest) bool {
+	for _, l := range m.Layers {
+		if _, tar := graph.CompressionOf(l.MediaType); !tar {
+			return false
+		}
+		for key := range l.Annotations {
+			if !slices.ContainsFunc(plainAnnotations, func(p string) bool { return strings.HasPrefix(key, p) }) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // pluginFor returns the plugin for a converted image: the one that is named, or the one whose marker the image carries;
-// nil for an ordinary image.
+// nil for an ordinary image. Plugins that come with the program or run already are asked first; the others of the search
+// path are started only for an image that may be of some format and is of none of those.
 func (h *Host) pluginFor(ctx context.Context, n *graph.Node, format string, rt Runtime) (*plugin, error) {
 	if format != "" {
 		p, err := h.plugins.get(ctx, format, rt)
@@ -81,13 +101,21 @@ func (h *Host) pluginFor(ctx context.Context, n *graph.Node, format string, rt R
 		return nil, nil
 	}
 	var broken []string
-	for _, info := range h.plugins.list(ctx) {
-		if info.Err != nil {
-			broken = append(broken, info.Name)
-			continue
+	asked := map[candidate]bool{}
+	near := func(c candidate) bool { asked[c] = !h.plugins.far(ctx, c); return asked[c] }
+	rest := func(c candidate) bool { return !asked[c] }
+	for i, pick := range []func(candidate) bool{near, rest} {
+		if i > 0 && ordinary(n.Manifest) {
+			break // no need to start programs to learn that nobody claims it
 		}
-		if marked(&info.Description, n.Manifest) {
-			return h.plugins.get(ctx, info.Name, rt)
+		for _, info := range h.plugins.some(ctx, pick) {
+			if info.Err != nil {
+				broken = append(broken, info.Name)
+				continue
+			}
+			if marked(&info.Description, n.Manifest) {
+				return h.plugins.get(ctx, info.Name, rt)
+			}
 		}
 	}
 	if len(broken) > 0 {

@@ -272,6 +272,25 @@ func (r *registry) candidates() []candidate {
 }
 
 func (r *registry) list(ctx context.Context) []PluginInfo {
+	return r.some(ctx, func(candidate) bool { return true })
+}
+
+// far tells whether a plugin neither comes with the program nor is loaded: asking it means to run a stranger's code.
+func (r *registry) far(ctx context.Context, c candidate) bool {
+	if c.path == "" {
+		return false
+	}
+	select {
+	case r.lock <- struct{}{}:
+		defer func() { <-r.lock }()
+		return r.got[c] == nil
+	case <-ctx.Done():
+		return true
+	}
+}
+
+// some loads and lists those plugins that pick wants, by name, of several with one name the one that would be used.
+func (r *registry) some(ctx context.Context, pick func(candidate) bool) []PluginInfo {
 	var out []PluginInfo
 	seen := map[string]bool{}
 	for _, c := range r.candidates() {
@@ -279,6 +298,9 @@ func (r *registry) list(ctx context.Context) []PluginInfo {
 			continue
 		}
 		seen[c.name] = true
+		if !pick(c) {
+			continue
+		}
 		p, err := (*plugin)(nil), r.failed(ctx, c)
 		if err == nil {
 			p, err = r.load(ctx, c)

@@ -126,7 +126,7 @@ func (h *Host) treeOf(ctx context.Context, s *source, n *graph.Node, format stri
 		return nil, err
 	}
 	if p == nil {
-		return func(ctx context.Context) (*flatten.Tree, int64, error) { return h.layersTree(ctx, s, n) }, nil
+		return func(ctx context.Context) (*flatten.Tree, int64, error) { return h.layersTree(ctx, s.reader, n) }, nil
 	}
 	return func(ctx context.Context) (*flatten.Tree, int64, error) {
 		return h.unpackedTree(ctx, func(ctx context.Context, sink session.Sink) error {
@@ -135,7 +135,7 @@ func (h *Host) treeOf(ctx context.Context, s *source, n *graph.Node, format stri
 				err = &Error{Op: "verify", Format: p.info.Name, Manifest: n.Desc, Platform: platformOf(n), Layer: -1, Err: err}
 			}
 			return err
-		})
+		}, func(ctx context.Context) error { return h.checkDiffIDs(ctx, s.reader, n) })
 	}, nil
 }
 
@@ -167,13 +167,16 @@ func compareImages(ctx context.Context, left, right treeFunc, most int) (*Verify
 	return r, nil
 }
 
+// opener opens a blob from its start.
+type opener func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error)
+
 // layersTree applies the layers of an ordinary image.
-func (h *Host) layersTree(ctx context.Context, s *source, n *graph.Node) (*flatten.Tree, int64, error) {
+func (h *Host) layersTree(ctx context.Context, open opener, n *graph.Node) (*flatten.Tree, int64, error) {
 	tree := flatten.New(flatten.Options{})
 	var total int64
 	diffIDs := n.ConfigNode().Config.RootFS.DiffIDs
 	for i, l := range n.Layers() {
-		raw, err := h.applyLayer(ctx, s, tree, l.Desc, string(diffIDs[i]))
+		raw, err := h.applyLayer(ctx, open, tree, l.Desc, string(diffIDs[i]))
 		if err != nil {
 			return nil, 0, &Error{Op: "verify", Manifest: n.Desc, Platform: platformOf(n), Layer: i, Blob: l.Desc, Err: err}
 		}
@@ -182,32 +185,55 @@ func (h *Host) layersTree(ctx context.Context, s *source, n *graph.Node) (*flatt
 	return tree, total, nil
 }
 
-func (h *Host) applyLayer(ctx context.Context, s *source, tree *flatten.Tree, desc ocispec.Descriptor, diffID string) (int64, error) {
-	r, err := s.reader(ctx, desc)
+func (h *Host) applyLayer(ctx context.Context, open opener, tree *flatten.Tree, desc ocispec.Descriptor, diffID string) (int64, error) {
+	return h.readLayer(ctx, open, desc, diffID, func(raw io.Reader) error {
+		_, err := tree.ApplyTar(ctx, layer.NewReader(raw, h.cfg.limits.Layer))
+		return err
+	})
+}
+
+// readLayer decompresses a layer for fn, if there is one, and holds it against its digest, size and diff ID to the end.
+func (h *Host) readLayer(ctx context.Context, open opener, desc ocispec.Descriptor, diffID string, fn func(io.Reader) error) (int64, error) {
+	r, err := open(ctx, desc)
 	if err != nil {
 		return 0, err
 	}
 	defer r.Close()
-	lim := h.sessionLimits()
 	raw, err := inflate.Open(ctx, r, inflate.Options{
-		MediaType: desc.MediaType, StoredDigest: desc.Digest, StoredSize: desc.Size, DiffID: digestOf(diffID), Limits: lim.Inflate,
+		MediaType: desc.MediaType, StoredDigest: desc.Digest, StoredSize: desc.Size, DiffID: digestOf(diffID), Limits: h.sessionLimits().Inflate,
 	})
 	if err != nil {
 		return 0, err
 	}
 	defer raw.Close()
-	if _, err := tree.ApplyTar(ctx, layer.NewReader(raw, lim.Layer)); err != nil {
-		return 0, err
+	if fn != nil {
+		err = fn(raw)
 	}
-	if _, err := io.Copy(io.Discard, raw); err != nil {
-		return 0, err
+	if err == nil {
+		_, err = io.Copy(io.Discard, raw)
 	}
 	res, _ := raw.Result()
-	return res.RawSize, nil
+	return res.RawSize, err
 }
 
-// unpackedTree reads the tar that unpack writes.
-func (h *Host) unpackedTree(ctx context.Context, unpack func(context.Context, session.Sink) error) (*flatten.Tree, int64, error) {
+// checkDiffIDs holds the layers of a converted image that are tars of a known compression against the config's diff IDs:
+// who pulls such an image does the same, whatever the format makes of the layers. Those of a format's own types have
+// no diff ID that anybody but the format knows the meaning of.
+func (h *Host) checkDiffIDs(ctx context.Context, open opener, n *graph.Node) error {
+	diffIDs := n.ConfigNode().Config.RootFS.DiffIDs
+	for i, l := range n.Layers() {
+		if l.Kind != graph.KindLayer {
+			continue
+		}
+		if _, err := h.readLayer(ctx, open, l.Desc, string(diffIDs[i]), nil); err != nil {
+			return &Error{Op: "verify", Manifest: n.Desc, Platform: platformOf(n), Layer: i, Blob: l.Desc, Err: err}
+		}
+	}
+	return nil
+}
+
+// unpackedTree reads the tar that unpack writes, while others examine the same image.
+func (h *Host) unpackedTree(ctx context.Context, unpack func(context.Context, session.Sink) error, others ...func(context.Context) error) (*flatten.Tree, int64, error) {
 	pr, pw := io.Pipe()
 	g, gctx := errgroup.WithContext(ctx)
 	out := &tarOutput{w: pw}
@@ -216,6 +242,9 @@ func (h *Host) unpackedTree(ctx context.Context, unpack func(context.Context, se
 		pw.CloseWithError(err)
 		return err
 	})
+	for _, other := range others {
+		g.Go(func() error { return other(gctx) })
+	}
 	tree := flatten.New(flatten.Options{})
 	g.Go(func() error {
 		_, err := tree.ApplyTar(gctx, layer.NewReader(pr, h.cfg.limits.Layer))
@@ -231,67 +260,6 @@ func (h *Host) unpackedTree(ctx context.Context, unpack func(context.Context, se
 		return nil, 0, err
 	}
 	return tree, out.n, nil
-}
-
-// verify compares what was converted with its source before it is published.
-func (c *conversion) verify(ctx context.Context) error {
-	for _, m := range c.rewritten.Converted {
-		res := c.manifests[m.Source.Desc.Digest]
-		if res == nil {
-			continue
-		}
-		left := func(ctx context.Context) (*flatten.Tree, int64, error) {
-			return c.host.layersTree(ctx, c.src, m.Source)
-		}
-		right := func(ctx context.Context) (*flatten.Tree, int64, error) {
-			return c.host.unpackedTree(ctx, func(ctx context.Context, sink session.Sink) error {
-				return c.unpack(ctx, m.Source, res, sink)
-			})
-		}
-		r, err := compareImages(ctx, left, right, 0)
-		if err != nil {
-			return err
-		}
-		r.Platform, r.Source, r.Converted = res.Platform, m.Source.Desc, m.Target
-		if err := mismatch([]VerifyResult{*r}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unpack runs the plugin's Unpack on layers that are still in the store.
-func (c *conversion) unpack(ctx context.Context, n *graph.Node, res *ManifestResult, sink session.Sink) error {
-	if !slices.Contains(c.plugin.info.Description.Ops, abi.OpUnpack) {
-		return abi.Errorf(abi.ErrUnsupported, "plugin %s cannot unpack, so its images cannot be verified", c.plugin.info.Name)
-	}
-	var parts []part
-	for i, l := range res.Layers {
-		parts = append(parts, part{layer: i, Part: abi.Part{MediaType: l.Converted.MediaType, Annotations: l.Converted.Annotations}, desc: l.Converted})
-	}
-	infos, granted, done, err := c.openParts(ctx, parts)
-	if err != nil {
-		return err
-	}
-	defer done()
-	refs, err := c.refsOf(n, res)
-	if err != nil {
-		return err
-	}
-	v := &view{parts: infos, grants: granted, done: func() {}}
-	defer func() { v.done() }()
-	err = c.src.eachRef(ctx, refs, func(desc ocispec.Descriptor, info abi.PartInfo) error { return v.open(ctx, c.src, desc, info) })
-	if err != nil {
-		return err
-	}
-	req := abi.UnpackRequest{Layer: -1, Parts: v.parts, Config: n.ConfigNode().Raw, Features: abi.Features()}
-	limits := c.host.sessionLimits()
-	limits.OutputBase, limits.OutputFactor = c.host.cfg.limits.LayerBytes, c.host.cfg.limits.LayerRatio
-	_, err = c.plugin.run.run(ctx, abi.OpUnpack, abi.Marshal(&req), session.Config{
-		Pool: c.host.pool, Parts: v.grants, Limits: limits, Log: c.log,
-		OpenSink: func(int) (session.Sink, error) { return sink, nil },
-	})
-	return err
 }
 
 // ofLayers are the parts of an image config that a conversion may change.
