@@ -127,3 +127,33 @@ func (e *FormatError) Error() string {
 
 // Unwrap returns the class, for errors.Is.
 func (e *FormatError) Unwrap() error { return e.Class }
+
+// Limits that users can raise, by the names that they have in package host: what LimitOf returns.
+const (
+	LimitLayerBytes   = "LayerBytes"   // one layer, decompressed
+	LimitLayerRatio   = "LayerRatio"   // decompressed bytes for one stored byte
+	LimitPluginMemory = "PluginMemory" // of a sandboxed plugin
+	LimitPluginTime   = "PluginTime"   // of one operation
+	LimitPluginStall  = "PluginStall"  // without a call to the host
+	LimitOutput       = "OutputBase"   // what a plugin writes; also OutputFactor
+)
+
+// WithLimit says which of the user's limits err, an ErrLimit or ErrTimeout, ran into. The text stays as it is.
+func WithLimit(err error, name string) error { return &limited{err, name} }
+
+// LimitOf returns the limit that an error ran into if users can raise it, else "".
+func LimitOf(err error) string {
+	var l *limited
+	if errors.As(err, &l) {
+		return l.name
+	}
+	return ""
+}
+
+type limited struct {
+	err  error
+	name string
+}
+
+func (e *limited) Error() string { return e.err.Error() }
+func (e *limited) Unwrap() error { return e.err }

@@ -166,6 +166,7 @@ func (m *ErrorDetail) fields(c *coder) {
 	number(c, 6, &m.Off)
 	c.str(7, &m.Got)
 	c.str(8, &m.Want)
+	c.str(9, &m.Limit)
 }
 
 func (m *CallRequest) fields(c *coder) {
@@ -183,7 +184,7 @@ func (m *CallResponse) fields(c *coder) {
 
 // DetailOf returns what crosses the ABI of err.
 func DetailOf(err error) ErrorDetail {
-	d := ErrorDetail{Class: ClassOf(err), Message: err.Error()}
+	d := ErrorDetail{Class: ClassOf(err), Message: err.Error(), Limit: LimitOf(err)}
 	var f *FormatError
 	if errors.As(err, &f) {
 		d.Format, d.Entry, d.Field, d.Off, d.Got, d.Want = f.Format, f.Entry, f.Field, f.Off, f.Got, f.Want
@@ -193,6 +194,14 @@ func DetailOf(err error) ErrorDetail {
 
 // Err turns a detail back into an error of its class. A class this version does not know becomes ErrPlugin.
 func (m *ErrorDetail) Err() error {
+	err := m.err()
+	if m.Limit != "" && (m.Class == ErrLimit || m.Class == ErrTimeout) {
+		err = WithLimit(err, m.Limit)
+	}
+	return err
+}
+
+func (m *ErrorDetail) err() error {
 	class := m.Class
 	if _, ok := classNames[class]; !ok {
 		class = ErrPlugin

@@ -232,6 +232,7 @@ type ErrorDetail struct {
 	Off     int64
 	Got     string
 	Want    string
+	Limit   string // LimitOf the error
 	Unknown
 }
 

@@ -147,10 +147,14 @@ func TestUnknownFieldsAreKept(t *testing.T) {
 
 func TestErrorsCrossAsFields(t *testing.T) {
 	f := &FormatError{Class: ErrTruncated, Format: "tar", Entry: "etc/x", Field: "header", Off: 512, Got: "3 bytes", Want: "512"}
-	for _, in := range []error{f, fmt.Errorf("layer 3: %w", f), Errorf(ErrLimit, "too much"), context.Canceled} {
+	for _, in := range []error{f, fmt.Errorf("layer 3: %w", f), Errorf(ErrLimit, "too much"), WithLimit(Errorf(ErrLimit, "too much"), LimitOutput),
+		fmt.Errorf("layer 3: %w", WithLimit(&FormatError{Class: ErrLimit, Format: "gzip", Field: "size", Off: 5}, LimitLayerBytes)), context.Canceled} {
 		out := UnmarshalError(MarshalError(in))
 		if out.Error() != in.Error() || ClassOf(out) != ClassOf(in) {
 			t.Errorf("%v (%v) became %v (%v)", in, ClassOf(in), out, ClassOf(out))
+		}
+		if LimitOf(out) != LimitOf(in) {
+			t.Errorf("%v: limit %q became %q", in, LimitOf(in), LimitOf(out))
 		}
 		var got *FormatError
 		if errors.As(in, &f) && (!errors.As(out, &got) || *got != *f) {

@@ -237,7 +237,7 @@ func (n nativeRunner) run(ctx context.Context, op abi.Op, req []byte, grants ses
 	if op == abi.OpAttach { // runs as long as it is served; who waits for it has the limit
 		return n.p.Run(ctx, op, req, grants)
 	}
-	limit := abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", n.limit)
+	limit := abi.WithLimit(abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", n.limit), abi.LimitPluginTime)
 	ctx, cancel := context.WithTimeoutCause(ctx, n.limit, limit)
 	defer cancel()
 	return n.p.Run(ctx, op, req, grants)

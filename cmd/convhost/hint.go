@@ -40,6 +40,17 @@ func (a *app) hint(err error) string {
 	return a.ask(err)
 }
 
+// limitFlags are the flags of the limits that can be raised. Others have none: they are those of registries, runtimes and
+// formats.
+var limitFlags = map[string]string{
+	abi.LimitLayerBytes:   "limit-layer-size",
+	abi.LimitLayerRatio:   "limit-ratio",
+	abi.LimitPluginMemory: "limit-memory",
+	abi.LimitPluginTime:   "limit-time",
+	abi.LimitPluginStall:  "limit-stall",
+	abi.LimitOutput:       "limit-output-base",
+}
+
 // hints looks at the references and formats of a command that failed. It never reads the error's text.
 type hints struct {
 	engine  engine
@@ -58,8 +69,10 @@ func (h hints) of(err error) string {
 				return "docker login " + r.Host + " stores credentials that convhost uses too"
 			}
 		}
-	case abi.ErrLimit:
-		return "convhost help options lists the limits that can be raised"
+	case abi.ErrLimit, abi.ErrTimeout:
+		if flag := limitFlags[abi.LimitOf(err)]; flag != "" {
+			return "--" + flag + " raises that limit, if you trust the image and the plugin"
+		}
 	case abi.ErrInternal:
 		return "this is a fault of convhost: please report it with the command and its output with -vv"
 	}

@@ -204,7 +204,7 @@ func TestHints(t *testing.T) {
 		{abi.ErrNotFound, "convert oci:a oci:b -f nodus", "hint: convhost plugin list shows the formats"},
 		{abi.ErrNotFound, "plugin info nodus", "hint: convhost plugin list shows the formats"},
 		{abi.ErrNotFound, "graph oci:a", ""},
-		{abi.ErrLimit, "graph oci:a", "hint: convhost help options lists the limits that can be raised"},
+		{abi.ErrLimit, "graph oci:a", ""},
 		{abi.ErrInternal, "graph oci:a", "hint: this is a fault of convhost"},
 	} {
 		r := recorder{err: abi.Errorf(tt.class, "bad")}

@@ -78,8 +78,8 @@ func (m *meter) take(n int) error {
 	need := (over-1)/m.factor + 1 // bytes of input that allow it
 	for m.input() < need {
 		if !m.measure() {
-			return abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes and was given %d: more than %d and %d for each byte given",
-				m.written, m.input(), m.base, m.factor)
+			return abi.WithLimit(abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes and was given %d: more than %d and %d for each byte given",
+				m.written, m.input(), m.base, m.factor), abi.LimitOutput)
 		}
 	}
 	return nil

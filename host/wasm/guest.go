@@ -38,7 +38,7 @@ func (g *Guest) Call(ctx context.Context, op abi.Op, req []byte, host abi.Host) 
 	if len(req) > abi.MaxControl {
 		return nil, abi.Errorf(abi.ErrLimit, "request of %d bytes, want at most %d", len(req), abi.MaxControl)
 	}
-	limit := abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", rt.cfg.Timeout)
+	limit := abi.WithLimit(abi.Errorf(abi.ErrTimeout, "plugin ran longer than the limit of %v", rt.cfg.Timeout), abi.LimitPluginTime)
 	ctx, cancel := context.WithTimeoutCause(ctx, rt.cfg.Timeout, limit)
 	defer cancel()
 	c := &call{
@@ -150,7 +150,7 @@ func (c *call) poll() {
 	if c.active {
 		c.active, c.quiet = false, now
 	} else if quiet := now.Sub(c.quiet); quiet > c.rt.cfg.Stall {
-		panic(&trap{abi.Errorf(abi.ErrTimeout, "plugin did not call the host for %v in %v", c.rt.cfg.Stall, c.op)})
+		panic(&trap{abi.WithLimit(abi.Errorf(abi.ErrTimeout, "plugin did not call the host for %v in %v", c.rt.cfg.Stall, c.op), abi.LimitPluginStall)})
 	}
 }
 
@@ -186,7 +186,7 @@ func (c *call) died(err error) error {
 func (c *call) failure() error {
 	switch {
 	case c.mem.over && c.failed:
-		return abi.Errorf(abi.ErrLimit, "%v: %v", c.rt.limitError(), c.guestErr)
+		return abi.WithLimit(abi.Errorf(abi.ErrLimit, "%v: %v", c.rt.limitError(), c.guestErr), abi.LimitPluginMemory)
 	case c.mem.over:
 		return c.rt.limitError()
 	case !c.failed:

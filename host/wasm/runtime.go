@@ -138,7 +138,7 @@ func checkPrivate(path string) error {
 
 // limitError says that the memory limit was reached.
 func (r *Runtime) limitError() error {
-	return abi.Errorf(abi.ErrLimit, "plugin needs more than the memory limit of %s", megabytes(r.cfg.MemoryLimit))
+	return abi.WithLimit(abi.Errorf(abi.ErrLimit, "plugin needs more than the memory limit of %s", megabytes(r.cfg.MemoryLimit)), abi.LimitPluginMemory)
 }
 
 func megabytes(n int64) string {

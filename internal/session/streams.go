@@ -155,7 +155,8 @@ func (s *Session) allow(n int64) error {
 	lim := s.cfg.Limits
 	read := max(s.stored.Load(), s.raw.Load()) + s.random.Load()
 	if w := s.written.Add(n); w > lim.OutputBase && (w-lim.OutputBase)/lim.OutputFactor > read {
-		return abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes after reading %d: more than %d and %d for each byte read", w, read, lim.OutputBase, lim.OutputFactor)
+		return abi.WithLimit(abi.Errorf(abi.ErrLimit, "plugin wrote %d bytes after reading %d: more than %d and %d for each byte read",
+			w, read, lim.OutputBase, lim.OutputFactor), abi.LimitOutput)
 	}
 	return nil
 }

@@ -206,16 +206,16 @@ func (s *Stream) fill(buf []byte) (n int, err error) {
 
 func (s *Stream) checkLimits() error {
 	raw, stored, lim := s.raw.n, s.in.pos(), &s.opt.Limits
-	got, want := "", ""
+	got, want, name := "", "", ""
 	switch {
 	case raw > lim.Raw:
-		got, want = fmt.Sprintf("%d bytes", raw), fmt.Sprintf("at most %d", lim.Raw)
+		got, want, name = fmt.Sprintf("%d bytes", raw), fmt.Sprintf("at most %d", lim.Raw), abi.LimitLayerBytes
 	case raw > lim.RatioFloor && raw/lim.Ratio > stored:
-		got, want = fmt.Sprintf("%d bytes from %d", raw, stored), fmt.Sprintf("at most %d times as many", lim.Ratio)
+		got, want, name = fmt.Sprintf("%d bytes from %d", raw, stored), fmt.Sprintf("at most %d times as many", lim.Ratio), abi.LimitLayerRatio
 	default:
 		return nil
 	}
-	return &abi.FormatError{Class: abi.ErrLimit, Format: s.codec.String(), Off: stored, Field: "decompressed size", Got: got, Want: want}
+	return abi.WithLimit(&abi.FormatError{Class: abi.ErrLimit, Format: s.codec.String(), Off: stored, Field: "decompressed size", Got: got, Want: want}, name)
 }
 
 func (s *Stream) ctxError() error {
