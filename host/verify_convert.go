@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"io"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -20,9 +19,7 @@ func (c *conversion) verify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	open := func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-		return openBlob(ctx, c.store, desc)
-	}
+	open := c.openStored
 	for _, m := range c.rewritten.Converted {
 		res, target := c.manifests[m.Source.Desc.Digest], made[m.Target.Digest]
 		if res == nil {
