@@ -50,6 +50,9 @@ func (h *Host) detachOther(ctx context.Context, s *record, place place, force bo
 		format = s.Format
 	}
 	p, err := h.plugins.get(ctx, format, s.Runtime)
+	if errors.Is(err, abi.ErrNotFound) { // another runtime reads the same state
+		p, err = h.plugins.get(ctx, format, RuntimeDefault)
+	}
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		if len(os.Args) > 1 && os.Args[1] == "nydus" {
 			sdk.Main(nydus.New())
 		}
+		if len(os.Args) > 1 && os.Args[1] == "shelf" {
+			sdk.Main(newShelf())
+		}
 		if len(os.Args) > 1 && os.Args[1] == "dict" {
 			sdk.Main(dictionaryReader())
 		}
