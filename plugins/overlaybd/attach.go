@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/convhost/convhost/abi"
@@ -24,6 +25,16 @@ func attachOptions() []abi.OptionSpec {
 		{Name: "upper", Help: "attach: directory that keeps what changes, as a writable overlaybd layer; implies writable"},
 		{Name: "mount-options", Help: "attach: options for mounting, with commas; nosuid and nodev hold unless suid and dev are given"},
 	}
+}
+
+// checkAttachOptions refuses values that those of Attach cannot have, for operations that do not look at them.
+func checkAttachOptions(o map[string]string) error {
+	for _, spec := range attachOptions() {
+		if v, ok := o[spec.Name]; ok && len(spec.Values) > 0 && !slices.Contains(spec.Values, v) {
+			return abi.Errorf(abi.ErrInvalid, "option %s=%s: want one of %s", spec.Name, v, strings.Join(spec.Values, ", "))
+		}
+	}
+	return nil
 }
 
 // attachment is what the options of an Attach ask for.

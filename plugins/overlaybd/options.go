@@ -44,6 +44,9 @@ var (
 )
 
 func parseOptions(o map[string]string) (s settings, err error) {
+	if err := checkAttachOptions(o); err != nil {
+		return s, err
+	}
 	if s.mkfs, err = sdk.Choice(o, "mkfs", "true", yesNo); err != nil {
 		return s, err
 	}

@@ -59,7 +59,7 @@ func differences(want, got *flatten.Tree) error {
 
 // unpack asks for a tar.
 func (k *kit) unpack(parts []artifact, index int) ([]byte, error) {
-	infos, grants := grantParts(parts)
+	infos, grants := k.grantImage(parts)
 	outs := &outputs{}
 	req := &abi.UnpackRequest{Layer: index, Parts: infos, Options: k.cfg.Options, Features: abi.Features()}
 	t := k.run(k.ctx, conditions{}, abi.OpUnpack, req, session.Config{Parts: grants}, outs)
@@ -251,7 +251,7 @@ func (k *kit) check() error {
 		return err
 	}
 	examine := func(parts []artifact) ([]abi.ErrorDetail, error) {
-		infos, grants := grantParts(parts)
+		infos, grants := k.grantImage(parts)
 		req := &abi.CheckRequest{Parts: infos, Options: k.cfg.Options, Deep: true}
 		t := k.run(k.ctx, conditions{}, abi.OpCheck, req, session.Config{Parts: grants}, nil)
 		var resp abi.CheckResponse

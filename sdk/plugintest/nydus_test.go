@@ -35,11 +35,17 @@ func TestNydusNative(t *testing.T) {
 
 func build(t *testing.T, plugin, out string, env ...string) {
 	t.Helper()
+	buildProgram(t, plugin+"/convhost-plugin-"+plugin, out, env...)
+}
+
+// buildProgram builds a program below plugins.
+func buildProgram(t *testing.T, program, out string, env ...string) {
+	t.Helper()
 	args := []string{"build"}
 	if len(env) > 0 {
 		args = append(args, "-buildmode=c-shared")
 	}
-	cmd := exec.Command("go", append(args, "-o", out, "github.com/convhost/convhost/plugins/"+plugin+"/convhost-plugin-"+plugin)...)
+	cmd := exec.Command("go", append(args, "-o", out, "github.com/convhost/convhost/plugins/"+program)...)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, msg)

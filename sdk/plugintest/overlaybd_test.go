@@ -21,3 +21,14 @@ func TestOverlaybdNative(t *testing.T) {
 	build(t, "overlaybd", exe)
 	plugintest.Run(t, plugintest.Config{Open: plugintest.Native(exe), BadOptions: overlaybdBad})
 }
+
+// TestTurboInProcess holds its sister for TurboOCI, which converts stored layers and refers to them, against the kit.
+func TestTurboInProcess(t *testing.T) {
+	plugintest.Run(t, plugintest.Config{Open: plugintest.InProcess(sdk.InProcess(overlaybd.NewTurbo())), BadOptions: overlaybdBad})
+}
+
+func TestTurboNative(t *testing.T) {
+	exe := filepath.Join(t.TempDir(), "convhost-plugin-turboci")
+	buildProgram(t, "overlaybd/convhost-plugin-turboci", exe)
+	plugintest.Run(t, plugintest.Config{Open: plugintest.Native(exe), BadOptions: overlaybdBad})
+}

@@ -78,6 +78,7 @@ type kit struct {
 	set    []source
 	base   []trial // each layer of the set, converted under usual conditions
 	failed map[string]bool
+	stored map[string][]byte // layers that were converted, by digest: what layers may refer to
 }
 
 func newKit(ctx context.Context, cfg Config) (*kit, error) {
@@ -91,7 +92,7 @@ func newKit(ctx context.Context, cfg Config) (*kit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kit{cfg: cfg, ctx: ctx, plugin: p, set: layerSet(), failed: map[string]bool{}}, nil
+	return &kit{cfg: cfg, ctx: ctx, plugin: p, set: layerSet(), failed: map[string]bool{}, stored: map[string][]byte{}}, nil
 }
 
 func (k *kit) close() error { return k.plugin.close() }

@@ -156,6 +156,7 @@ func layerGrant(s *source) *session.Layer {
 }
 
 func (k *kit) layerInfo(s *source) abi.LayerInfo {
+	k.stored[digest(s.stored)] = s.stored
 	info := abi.LayerInfo{MediaType: gzipLayer, Digest: digest(s.stored), Size: int64(len(s.stored)), DiffID: digest(s.tar)}
 	if k.desc.Chained {
 		info.Count, info.ChainID = 1, info.DiffID
@@ -225,6 +226,19 @@ func grantParts(parts []artifact) (infos []abi.PartInfo, grants []session.Part) 
 		grants = append(grants, session.Part{At: bytes.NewReader(p.bytes), Size: int64(len(p.bytes))})
 	}
 	return infos, grants
+}
+
+// grantImage gives the layers of an image, and behind them the source's that they refer to.
+func (k *kit) grantImage(layers []artifact) (infos []abi.PartInfo, grants []session.Part) {
+	all := layers[:len(layers):len(layers)]
+	for _, l := range layers {
+		for _, key := range k.desc.Refs {
+			if b, ok := k.stored[l.info.Annotations[key]]; ok {
+				all = append(all, artifact{info: abi.PartInfo{Layer: l.info.Layer, Digest: digest(b), Size: int64(len(b)), Ref: key}, bytes: b})
+			}
+		}
+	}
+	return grantParts(all)
 }
 
 func (k *kit) has(op abi.Op) bool { return slices.Contains(k.desc.Ops, op) }

@@ -183,6 +183,9 @@ func reach(t testing.TB, d *ocidir.Dir, desc ocispec.Descriptor) []string {
 	}
 	for _, c := range append(doc.Manifests, doc.Layers...) {
 		out = append(out, reach(t, d, c)...)
+		if ref, ok := c.Annotations["containerd.io/snapshot/overlaybd/turbo-oci/target-digest"]; ok { // an original layer comes along
+			out = append(out, "blobs/sha256/"+strings.TrimPrefix(ref, "sha256:"))
+		}
 	}
 	return out
 }

@@ -23,6 +23,7 @@ func sources(t testing.TB) map[string]string {
 var formats = map[string][]string{
 	"nydus":     {"wasm", "native", "inprocess"},
 	"overlaybd": {"native", "inprocess"},
+	"turboci":   {"native", "inprocess"},
 }
 
 // Whatever runs the plugin, on however many cores, and again: the same root.
