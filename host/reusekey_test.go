@@ -55,4 +55,4 @@ func TestHostBytes(t *testing.T) {
 }
 
 // codecBytes are renewed together with hostBytes.
-const codecBytes = "ca85626be80228ff85f4381edac0591f8397cfa11807f66c6f0559cfe182e2d6"
+const codecBytes = "5adb4f111a71864355b96e2d79da9b1301a518a6fe8aef85c757dd0360cf3a0a"

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -14,6 +15,7 @@ import (
 
 // codecs is the codec state of one worker, made when first used. It is not safe for concurrent use.
 type codecs struct {
+	zstd    *zstdenc.Encoder
 	zstdEnc map[zstdKey]*zstd.Encoder
 	zstdDec *zstd.Decoder
 	gzipEnc map[int]*gzip.Writer

@@ -5,10 +5,13 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"encoding/hex"
+	"fmt"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -85,6 +88,13 @@ func TestForeignDecoders(t *testing.T) {
 			h.SingleSegment != (len(in) <= abi.MaxChunkSize) {
 			t.Errorf("%s: zstd header %+v", name, h)
 		}
+	}
+}
+
+// TestFeatures: the name of our encoder's version, on which output bits depend, is what hosts tell plugins.
+func TestFeatures(t *testing.T) {
+	if f := fmt.Sprintf("codec/zstd:convhost-%d", zstdenc.Version); !slices.Contains(abi.Features(), f) {
+		t.Errorf("%s is not a feature", f)
 	}
 }
 

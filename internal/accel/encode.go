@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -19,11 +20,7 @@ func (c *codecs) encode(codec abi.Codec, level int, dst, src []byte) ([]byte, er
 	case abi.CodecLZ4Block:
 		return c.encodeLZ4(level, dst, src)
 	case abi.CodecZstd:
-		enc, err := c.zstdEncoder(level, len(src))
-		if err != nil {
-			return nil, err
-		}
-		return enc.EncodeAll(src, dst), nil
+		return c.encodeZstd(level, dst, src)
 	case abi.CodecGzip:
 		return c.encodeGzip(level, dst, src)
 	}
@@ -59,6 +56,22 @@ type zstdKey struct {
 	level  zstd.EncoderLevel
 	window int
 	single bool
+}
+
+// encodeZstd has an encoder of our own for level 0, and the library's for the levels that are asked for and for what is too
+// long for ours.
+func (c *codecs) encodeZstd(level int, dst, src []byte) ([]byte, error) {
+	if level == 0 && len(src) <= zstdenc.MaxSize {
+		if c.zstd == nil {
+			c.zstd = new(zstdenc.Encoder)
+		}
+		return c.zstd.Append(dst, src), nil
+	}
+	enc, err := c.zstdEncoder(level, len(src))
+	if err != nil {
+		return nil, err
+	}
+	return enc.EncodeAll(src, dst), nil
 }
 
 const maxZstdEncoders = 4 // of one worker; each has tables and a history of the window's size

@@ -31,7 +31,7 @@ func New() sdk.Plugin { return plugin{} }
 type plugin struct{}
 
 // Version is part of every cache key: it changes when the bytes of an image would.
-const Version = "0.1.0"
+const Version = "0.2.0"
 
 // Media types and annotations of the field (nydus-snapshotter pkg/converter/constant.go).
 const (
@@ -58,7 +58,7 @@ func (plugin) Describe() abi.Description {
 		Input:   abi.RoleLayerEntries,
 		Options: []abi.OptionSpec{
 			{Name: "compressor", Default: "zstd", Values: []string{"zstd", "lz4_block", "none"}, Help: "how chunks are compressed"},
-			{Name: "level", Help: "compression level of zstd, 1 to 19; 3 if not set"},
+			{Name: "level", Help: "compression level of zstd, 1 to 19; if not set, as small as 2 and faster"},
 			{Name: "chunk-size", Default: "0x100000", Help: "bytes of a chunk: a power of two from 0x1000 to 0x1000000"},
 			{Name: "digester", Default: "blake3", Values: []string{"blake3", "sha256"}, Help: "digest of the chunks"},
 			{Name: "prefetch", Default: "/", Help: "absolute paths that a mount reads first, separated by commas or new lines; \"none\" for none"},
