@@ -39,6 +39,7 @@ const (
 	annotationDigest       = "containerd.io/snapshot/overlaybd/blob-digest"
 	annotationSize         = "containerd.io/snapshot/overlaybd/blob-size"
 	annotationAcceleration = "containerd.io/snapshot/overlaybd/acceleration-layer"
+	artifactType           = "application/vnd.containerd.overlaybd.native.v1+json"
 	layerVersion           = "0.1.0" // of what the annotation speaks: the layer format
 
 	baseName  = "base"  // part: the file system without files, below the first layer
@@ -58,5 +59,8 @@ func (plugin) Describe() abi.Description {
 		Needs:   []string{"entries"},
 		Refs:    targetKeys, // of images that have layers of both sorts
 		Memory:  256 << 20,
+
+		ArtifactType: artifactType,
+		Dicts:        true, // a base layer, with mkfs=false
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,6 +161,46 @@ func TestRegistryAndSkopeo(t *testing.T) {
 			t.Errorf("converted to %+v, %v, want %s", results, err, root.Digest)
 		}
 	})
+}
+
+// TestReferrersInRegistry: docker-registry has no API for referrers, so the list stands under the tag that the distribution
+// specification gives it: of the index, and of each image. skopeo reads what refers.
+func TestReferrersInRegistry(t *testing.T) {
+	skopeo := judge.Tool(t, "skopeo")
+	addr := registry(t)
+	h := httpHost(t)
+	judge.Run(t, skopeo, "copy", "--all", "--preserve-digests", "--dest-tls-verify=false", "oci:"+demo+":demo", "docker://"+addr+"/app:demo")
+	results, err := h.Convert(t.Context(), host.ConvertRequest{Source: "docker://" + addr + "/app:demo", Verify: true, Select: host.Selection{All: true},
+		Targets: []host.Target{{Format: "nydus", Dest: "docker://" + addr + "/app:nydus", Referrers: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs := map[string]string{string(results[0].Source.Digest): string(results[0].Root.Digest)}
+	for _, m := range results[0].Manifests {
+		pairs[string(m.Source.Digest)] = string(m.Converted.Digest)
+	}
+	if len(pairs) != 3 {
+		t.Fatalf("%d documents with a source", len(pairs))
+	}
+	for source, made := range pairs {
+		var list, doc struct {
+			ArtifactType string
+			Subject      struct{ Digest string }
+			Manifests    []struct{ Digest, ArtifactType string }
+		}
+		if err := json.Unmarshal(raw(t, addr, "app", strings.Replace(source, ":", "-", 1)), &list); err != nil {
+			t.Fatal(err)
+		}
+		const kind = "application/vnd.nydus.image.manifest.v1+json"
+		if len(list.Manifests) != 1 || list.Manifests[0].Digest != made || list.Manifests[0].ArtifactType != kind {
+			t.Errorf("referrers of %s: %+v, want %s", source, list.Manifests, made)
+		}
+		text := judge.Run(t, skopeo, "inspect", "--raw", "--tls-verify=false", "docker://"+addr+"/app@"+made)
+		if err := json.Unmarshal([]byte(text), &doc); err != nil || doc.Subject.Digest != source || doc.ArtifactType != kind {
+			t.Errorf("%s has subject %s and type %s (%v), want %s", made, doc.Subject.Digest, doc.ArtifactType, err, source)
+		}
+	}
+	wantSame(t, h, "docker://"+addr+"/app:nydus")
 }
 
 // wantSame verifies a converted demo image against its source.
