@@ -71,6 +71,11 @@ func (b *bars) event(e host.Event, name string) {
 		b.move("push "+e.Dest, e.Done)
 	case host.EventLayerDone:
 		b.end(layerID(e))
+	case host.EventLayerReused:
+		if b.fixed {
+			b.done += e.Total
+			b.sum()
+		}
 	case host.EventPublished:
 		b.end("push " + e.Dest)
 	}

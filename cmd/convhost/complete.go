@@ -40,6 +40,7 @@ func (a *app) completeSettings(root *cobra.Command) {
 	must(root.RegisterFlagCompletionFunc("progress", fixed(progressModes...)))
 	must(root.MarkPersistentFlagDirname("plugin-dir"))
 	must(root.MarkPersistentFlagDirname("cache-dir"))
+	must(root.MarkPersistentFlagDirname("dedup"))
 	must(root.MarkPersistentFlagDirname("work-dir"))
 	must(root.MarkPersistentFlagDirname("state-dir"))
 	must(root.MarkPersistentFlagDirname("cert-dir"))

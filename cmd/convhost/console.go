@@ -140,6 +140,11 @@ func (c *console) line(e host.Event) string {
 			text += " " + seconds(time.Since(t))
 		}
 		return text
+	case host.EventLayerReused:
+		if c.mode == progressNone {
+			return ""
+		}
+		return fmt.Sprintf("%s %s → %s reused", c.layerName(e), size(e.Total), size(e.Output))
 	case host.EventPublished:
 		if c.mode == progressNone {
 			return ""

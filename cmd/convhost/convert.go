@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -185,6 +186,13 @@ func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
 	for _, t := range req.Targets {
 		a.refs = append(a.refs, t.Dest)
 	}
+	if !req.DryRun {
+		done, err := a.remember(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
 		h := hints{engine: e, sources: []string{req.Source}}
 		for _, t := range req.Targets {
@@ -213,12 +221,28 @@ func (a *app) convert(ctx context.Context, req host.ConvertRequest) error {
 	})
 }
 
+// layersOf counts the layers of a result.
+func layersOf(m host.ManifestResult, reused int) string {
+	text := count(len(m.Layers), "layer")
+	switch {
+	case reused == len(m.Layers):
+		text += ", reused"
+	case reused > 0:
+		text += ", " + strconv.Itoa(reused) + " reused"
+	}
+	return text
+}
+
 func printResults(t *table, results []host.Result) {
 	for _, r := range results {
 		t.line("%s  %s  %s", pick(r.DryRun, "not published", r.Dest), r.Root.Digest, r.Format)
 		for _, m := range r.Manifests {
 			var from, to int64
+			reused := 0
 			for _, l := range m.Layers {
+				if l.Reused {
+					reused++
+				}
 				to += l.Converted.Size
 				if l.Source != nil {
 					from += l.Source.Size
@@ -228,7 +252,7 @@ func printResults(t *table, results []host.Result) {
 				t.row("  "+m.Platform, string(m.Converted.Digest), "already "+r.Format)
 				continue
 			}
-			t.row("  "+m.Platform, string(m.Converted.Digest), count(len(m.Layers), "layer"), size(from)+" → "+size(to))
+			t.row("  "+m.Platform, string(m.Converted.Digest), layersOf(m, reused), size(from)+" → "+size(to))
 		}
 		for _, d := range r.Dropped {
 			t.row("  dropped", string(d.Descriptor.Digest), d.Reason)

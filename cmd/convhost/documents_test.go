@@ -96,8 +96,8 @@ func TestScripting(t *testing.T) {
 			t.Errorf("docs/scripting.md does not tell of exit code %s", m[1])
 		}
 	}
-	kinds := []string{"converted", "verified", "checked", "unpacked", "graph", "inspected", "plugins", "plugin", "version", "error"}
-	for _, k := range []host.EventKind{host.EventResolved, host.EventLayerStarted, host.EventLayerProgress, host.EventLayerDone,
+	kinds := []string{"converted", "verified", "checked", "unpacked", "graph", "inspected", "plugins", "plugin", "version", "error", "remembered", "pruned", "upstream"}
+	for _, k := range []host.EventKind{host.EventResolved, host.EventLayerStarted, host.EventLayerProgress, host.EventLayerDone, host.EventLayerReused,
 		host.EventManifestDone, host.EventPushStarted, host.EventPushProgress, host.EventPublished, host.EventDropped, host.EventWarning} {
 		kinds = append(kinds, string(k))
 	}

@@ -42,6 +42,9 @@ func openHost(set *settings, events func(host.Event), log *slog.Logger) (engine,
 		host.WithEvents(events),
 		host.WithTransport(set.transportOptions(log)),
 	}
+	if set.store != nil {
+		opts = append(opts, host.WithDedup(set.store))
+	}
 	if set.jobs > 0 {
 		opts = append(opts, host.WithJobs(set.jobs))
 	}

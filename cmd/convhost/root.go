@@ -70,7 +70,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	a.completeSettings(root)
 	root.AddCommand(a.convertCommand(), a.verifyCommand(), a.unpackCommand(), a.checkCommand(), a.attachCommand(), a.detachCommand(), a.attachmentsCommand(), a.graphCommand(),
-		a.inspectCommand(), a.pluginCommand(), a.versionCommand(), a.serveCommand(),
+		a.inspectCommand(), a.dedupCommand(), a.pluginCommand(), a.versionCommand(), a.serveCommand(),
 		topic("references", "how images are named", referencesHelp),
 		topic("config", "configuration file and environment", configHelp),
 		topic("exit-codes", "what the exit codes say", exitHelp),

@@ -31,7 +31,8 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Vars = append(env.Vars, "HOME="+env.WorkDir+"/home", "XDG_CONFIG_HOME="+env.WorkDir+"/config",
-				"XDG_CACHE_HOME="+cache, "TMPDIR="+env.WorkDir+"/tmp", "AppData="+env.WorkDir+"/config", "LocalAppData="+cache)
+				"XDG_CACHE_HOME="+cache, "TMPDIR="+env.WorkDir+"/tmp", "AppData="+env.WorkDir+"/config", "LocalAppData="+cache,
+				"CONVHOST_DEDUP=off") // scripts must not find what others converted
 			return os.MkdirAll(env.WorkDir+"/tmp", 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

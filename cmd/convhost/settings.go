@@ -11,18 +11,22 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host"
+	"github.com/convhost/convhost/host/dedup"
 	"github.com/convhost/convhost/host/transport"
 )
 
 // settings are the flags that all commands have. Each can also stand in the configuration file and in the environment.
 type settings struct {
-	pluginDirs []string
-	cacheDir   string
-	workDir    string
-	stateDir   string
-	jobs       int
-	runtime    string
-	limits     host.Limits
+	pluginDirs        []string
+	cacheDir          string
+	workDir           string
+	stateDir          string
+	dedup             string
+	dedupPasswordFile string
+	store             dedup.Store // for this run; nil for none
+	jobs              int
+	runtime           string
+	limits            host.Limits
 
 	plainHTTP bool
 	tlsVerify bool
@@ -77,6 +81,8 @@ func (s *settings) register(f *pflag.FlagSet) {
 	f.Var(&dirList{list: &s.pluginDirs}, "plugin-dir", "search plugins in `DIR` too, before those that come with convhost (repeatable)")
 	f.StringVar(&s.cacheDir, "cache-dir", "", "keep compiled plugins in `DIR`, empty for nowhere; default convhost/plugins in the user's cache directory")
 	f.StringVar(&s.workDir, "work-dir", "", "keep blobs in `DIR` while working; default the system's temporary directory")
+	f.StringVar(&s.dedup, "dedup", "", "remember conversions, and reuse earlier ones, in `DIR|URL|off`; default convhost/dedup in the user's cache directory; see convhost dedup --help")
+	f.StringVar(&s.dedupPasswordFile, "dedup-password-file", "", "take the password of --dedup's database from the first line of `FILE`; default CONVHOST_DEDUP_PASSWORD")
 	f.StringVar(&s.stateDir, "state-dir", "", "write down in `DIR` what is attached; default /run/convhost for root, else convhost in $XDG_RUNTIME_DIR")
 	f.IntVar(&s.jobs, "jobs", 0, "use `N` cores; default all")
 

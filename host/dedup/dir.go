@@ -38,10 +38,12 @@ const (
 // number of processes may have it open. abi.ErrDenied when somebody else can write to it: what it says decides what becomes
 // of conversions.
 func OpenDir(path string) (Store, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, diskError(err, "dedup store")
-	}
 	fi, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(path, 0o700); err == nil {
+			fi, err = os.Stat(path)
+		}
+	}
 	switch {
 	case err != nil:
 		return nil, diskError(err, "dedup store")

@@ -64,7 +64,8 @@ func newRun(t testing.TB, env ...string) *run {
 	t.Helper()
 	r := &run{t: t, tmp: t.TempDir()}
 	r.env = append(os.Environ(), "TMPDIR="+r.tmp, "TMP="+r.tmp, "TEMP="+r.tmp, "HOME="+filepath.Join(workspace, "home"),
-		"XDG_CACHE_HOME="+filepath.Join(workspace, "cache"), "XDG_CONFIG_HOME="+filepath.Join(workspace, "config"))
+		"XDG_CACHE_HOME="+filepath.Join(workspace, "cache"), "XDG_CONFIG_HOME="+filepath.Join(workspace, "config"),
+		"CONVHOST_DEDUP=off") // every conversion is one
 	r.env = append(r.env, env...)
 	return r
 }
