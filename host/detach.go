@@ -34,6 +34,13 @@ func (h *Host) Detach(ctx context.Context, req DetachRequest) error {
 		return err
 	}
 	place := place{filepath.Join(h.cfg.stateDir, s.ID), s.ID}
+	if err = h.detachOne(ctx, s, place, req); err != nil && place.gone() { // its server, or another Detach, was faster
+		return nil
+	}
+	return err
+}
+
+func (h *Host) detachOne(ctx context.Context, s *record, place place, req DetachRequest) error {
 	if own := h.own()[s.ID]; own != nil {
 		return h.detachOwn(ctx, own, req.Force)
 	}

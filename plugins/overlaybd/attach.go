@@ -215,7 +215,10 @@ func (plugin) Detach(ctx context.Context, d *abi.DetachRequest) error {
 			return fileError(err)
 		}
 	}
-	return fileError(os.Remove(stateFile(d.StateDir)))
+	if err := os.Remove(stateFile(d.StateDir)); err != nil && !errors.Is(err, fs.ErrNotExist) { // somebody else detaches too
+		return fileError(err)
+	}
+	return nil
 }
 
 // hostLog sends records to the host.
