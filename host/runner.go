@@ -64,7 +64,7 @@ func (c *carriers) openNative(ctx context.Context, cand candidate) (runner, erro
 }
 
 func (c *carriers) openWasm(ctx context.Context, cand candidate) (runner, error) {
-	code, err := c.module(cand)
+	file, err := c.module(cand)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (c *carriers) openWasm(ctx context.Context, cand candidate) (runner, error)
 			return nil, err
 		}
 	}
-	m, err := c.wasm.Load(ctx, code)
+	m, err := c.wasm.LoadPacked(ctx, file, unpackModule)
 	if err != nil {
 		return nil, err
 	}
@@ -87,19 +87,16 @@ func (c *carriers) openWasm(ctx context.Context, cand candidate) (runner, error)
 // maxModule bounds a module after decompression.
 const maxModule = 64 << 20
 
-// module reads the code of a wasm plugin, and decompresses it if needed.
+// module reads the file of a wasm plugin.
 func (c *carriers) module(cand candidate) ([]byte, error) {
-	var code []byte
-	var err error
 	if cand.path == "" {
-		code, err = c.cfg.builtin(cand.name).Wasm()
-	} else {
-		code, err = readLimited(cand.path)
+		return c.cfg.builtin(cand.name).Wasm()
 	}
-	if err != nil {
-		return nil, err
-	}
-	var r io.Reader
+	return readLimited(cand.path)
+}
+
+// unpackModule decompresses a module if it is compressed.
+func unpackModule(code []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(code, []byte("\x28\xb5\x2f\xfd")):
 		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
@@ -114,12 +111,12 @@ func (c *carriers) module(cand candidate) ([]byte, error) {
 			return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
 		}
 		return out, nil
-	case bytes.HasPrefix(code, []byte("\x1f\x8b")):
-		if r, err = gzip.NewReader(bytes.NewReader(code)); err != nil {
-			return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
-		}
-	default:
+	case !bytes.HasPrefix(code, []byte("\x1f\x8b")):
 		return code, nil
+	}
+	r, err := gzip.NewReader(bytes.NewReader(code))
+	if err != nil {
+		return nil, abi.Errorf(abi.ErrCorrupt, "module: %w", err)
 	}
 	out, err := io.ReadAll(io.LimitReader(r, maxModule+1))
 	if err != nil {

@@ -1,12 +1,15 @@
 package wasm
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/convhost/convhost/abi"
 )
@@ -53,6 +56,59 @@ func TestCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	call()
+}
+
+// TestPacked loads a packed module: it is unpacked once, and again when what was kept is damaged.
+func TestPacked(t *testing.T) {
+	code := mod{}.bytes()
+	packed := append([]byte("packed:"), code...)
+	dir := t.TempDir()
+	unpacked := 0
+	load := func() {
+		t.Helper()
+		rt := newRuntime(t, Config{CacheDir: dir})
+		m, err := rt.LoadPacked(t.Context(), packed, func(file []byte) ([]byte, error) {
+			unpacked++
+			return bytes.TrimPrefix(file, []byte("packed:")), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := digest.FromBytes(code).String(); m.Digest() != want {
+			t.Errorf("digest is %s, want %s", m.Digest(), want)
+		}
+		g, err := m.NewGuest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Call(t.Context(), abi.OpCheck, nil, &fakeHost{}); err != nil {
+			t.Error(err)
+		}
+	}
+	load()
+	if load(); unpacked != 1 {
+		t.Errorf("unpacked %d times, want once", unpacked)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "checked-*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("kept: %v, %v", names, err)
+	}
+	good, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, bad := range [][]byte{nil, good[:3], good[:checkedHead], good[:len(good)-1], append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1)} {
+		if err := os.WriteFile(names[0], bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if load(); unpacked != 2+n {
+			t.Errorf("damage %d was not seen", n)
+		}
+	}
+	rt := newRuntime(t, Config{})
+	if _, err := rt.LoadPacked(t.Context(), packed, func([]byte) ([]byte, error) { return nil, abi.ErrCorrupt }); !errors.Is(err, abi.ErrCorrupt) {
+		t.Errorf("unpacking fails with %v", err)
+	}
 }
 
 // TestCacheOfOthers refuses directories in which somebody else could place code.

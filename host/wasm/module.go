@@ -26,19 +26,24 @@ type Module struct {
 // ErrUnsupported for another version of the contract, unknown imports and WebAssembly extensions, ErrCorrupt for what
 // is no valid module, ErrPlugin for missing exports, ErrLimit for one that is too large or too expensive to compile.
 func (r *Runtime) Load(ctx context.Context, code []byte) (*Module, error) {
+	return r.LoadPacked(ctx, code, func(code []byte) ([]byte, error) { return code, nil })
+}
+
+// LoadPacked is Load for a module that is compressed. unpack is called when the cache does not know file; its errors come
+// back as they are. Digest is that of what unpack returned.
+func (r *Runtime) LoadPacked(ctx context.Context, file []byte, unpack func(file []byte) ([]byte, error)) (*Module, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, abi.Errorf(abi.ClassOf(err), "load plugin: %w", err)
 	}
-	id := digest.FromBytes(code)
-	checked, err := r.rewrite(code, id)
+	checked, err := r.check(file, unpack)
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := r.compile(ctx, checked)
+	compiled, err := r.compile(ctx, checked.code)
 	if err != nil {
 		return nil, err
 	}
-	return &Module{rt: r, compiled: compiled, digest: id}, nil
+	return &Module{rt: r, compiled: compiled, digest: digest.NewDigestFromBytes(digest.SHA256, checked.sum[:])}, nil
 }
 
 // compile takes a module from the cache or compiles it on all cores. A damaged cache is emptied and filled again.
@@ -61,7 +66,7 @@ func (r *Runtime) compile(ctx context.Context, code []byte) (wazero.CompiledModu
 	return compiled, nil
 }
 
-// Digest returns the identity of the plugin: the SHA-256 of its file as loaded, "sha256:…".
+// Digest returns the identity of the plugin: the SHA-256 of its code before it was checked, "sha256:…".
 func (m *Module) Digest() string { return m.digest.String() }
 
 // Close frees the compiled code. No call may be running.
