@@ -24,7 +24,8 @@ func newHost(t testing.TB) *host.Host {
 	t.Helper()
 	h, err := host.New(host.WithWorkDir(t.TempDir()),
 		host.WithBuiltin(host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())}),
-		host.WithBuiltin(host.Builtin{Name: "overlaybd", InProcess: sdk.InProcess(overlaybd.New())}))
+		host.WithBuiltin(host.Builtin{Name: "overlaybd", InProcess: sdk.InProcess(overlaybd.New())}),
+		host.WithBuiltin(host.Builtin{Name: "turboci", InProcess: sdk.InProcess(overlaybd.NewTurbo())}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,9 +103,12 @@ func chainCases(t *testing.T, verdict func(t *testing.T, dev *rawobd.Device, tre
 
 // e2fsck finds nothing on the device of layers 0 to i, for every i; dumpe2fs and debugfs see a file system of the device's size
 // with the names of the source in its root.
-func TestE2fsck(t *testing.T) {
+func TestE2fsck(t *testing.T) { chainCases(t, e2fsckVerdict(t)) }
+
+// e2fsckVerdict judges a device by e2fsprogs.
+func e2fsckVerdict(t *testing.T) func(t *testing.T, dev *rawobd.Device, tree *flatten.Tree) {
 	fsck, dump, debug := judge.Tool(t, "e2fsck"), judge.Tool(t, "dumpe2fs"), judge.Tool(t, "debugfs")
-	chainCases(t, func(t *testing.T, dev *rawobd.Device, tree *flatten.Tree) {
+	return func(t *testing.T, dev *rawobd.Device, tree *flatten.Tree) {
 		file := dev.File.Name()
 		fsckClean(t, judge.Run(t, fsck, "-fn", file))
 		head := map[string]string{}
@@ -126,7 +129,7 @@ func TestE2fsck(t *testing.T) {
 		if slices.Sort(want); !slices.Equal(got, want) {
 			t.Errorf("debugfs lists %q, want %q", got, want)
 		}
-	})
+	}
 }
 
 // fsckClean fails the test if e2fsck found something. allowed are parts of lines that do not count.
