@@ -1,12 +1,21 @@
-// Bench measures conversions to nydus: the sandboxed plugin beside the same code in this process and in a process of its
-// own, and beside upstream's nydus-image when it is found. All run in turn on the same input, so that a machine whose
-// speed drifts disturbs none more than the others; what counts are the ratios of one round.
+// Bench measures conversions beside those of the formats' own tools.
+//
+// All run in turn on the same input, so that a machine whose speed drifts disturbs none more than the others; what counts are the
+// ratios of one round.
 //
 //	go run ./bench                                   # a made-up layer of 40,000 files of 5 KB
 //	go run ./bench -layer base.tar -layer base.tar.gz -rounds 7
+//	go run ./bench -format overlaybd -overlaybd-tools /opt/overlaybd/bin -layer base.tar
 //
-// Ours are whole conversions of an image of one layer, from an OCI layout to another, with every digest checked and every
-// file synced; nydus-image is `create --type tar-rafs` with the same options and output.
+// For nydus: the sandboxed plugin beside the same code in this process and in a process of its own, and beside upstream's
+// nydus-image when it is found. Ours are whole conversions of an image of one layer, from an OCI layout to another, with every
+// digest checked and every file synced; nydus-image is `create --type tar-rafs` with the same options and output.
+//
+// For overlaybd: `convhost convert`, whole as well, with the plugin in its process and in another, beside upstream's
+// overlaybd-create, overlaybd-apply and overlaybd-commit, called as upstream's convertor does, on the layers given, on
+// one of 60,000 small files, on a tree of 256 MB, and on an image of which one file changed. Upstream's part
+// neither reads an image nor digests one; "+digests" is the same with the digests of tar and layer, which its convertor
+// computes beside it. All are processes, so that CPU time, memory and what they write is measured.
 package main
 
 import (
@@ -33,8 +42,22 @@ func main() {
 	flag.Var(&compressors, "compressor", "zstd, lz4_block or none; may be repeated; default all")
 	rounds := flag.Int("rounds", 5, "counted rounds, after one that is not")
 	upstream := flag.String("nydus-image", "", "upstream's builder; default: nydus-image in the path, \"none\" for none")
+	format := flag.String("format", "nydus", "nydus or overlaybd")
+	tools := flag.String("overlaybd-tools", "", "directory with upstream's overlaybd-create, overlaybd-apply and overlaybd-commit")
+	only := flag.Bool("digest", false, "print the digests of the arguments, as a part of a measurement")
 	flag.Parse()
-	if err := run(layers, compressors, *rounds, *upstream); err != nil {
+	var err error
+	switch {
+	case *only:
+		err = digests(flag.Args())
+	case *format == "nydus":
+		err = run(layers, compressors, *rounds, *upstream)
+	case *format == "overlaybd":
+		err = runOverlaybd(layers, *rounds, *tools)
+	default:
+		err = fmt.Errorf("format %s: want nydus or overlaybd", *format)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
