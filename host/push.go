@@ -22,6 +22,7 @@ const pushParallel = 4
 type pushItem struct {
 	desc ocispec.Descriptor
 	open func() (io.ReadCloser, error)
+	lent bool // it is one of the source's
 }
 
 // push stores everything that the converted graph consists of: blobs first, side by side, then documents, children before
@@ -38,7 +39,7 @@ func (c *conversion) push(ctx context.Context, t transport.Target) error {
 	c.emit(Event{Kind: EventPushStarted, Total: total.Load()})
 	one := func(ctx context.Context, it pushItem) error {
 		has, err := t.Has(ctx, it.desc)
-		if err == nil && !has {
+		if err == nil && !has && !(it.lent && c.mountLent(ctx, t, it.desc)) {
 			err = t.Push(ctx, it.desc, it.open)
 		}
 		if err != nil {
@@ -66,11 +67,17 @@ func (c *conversion) push(ctx context.Context, t transport.Target) error {
 // items lists the blobs and the documents of the converted graph.
 func (c *conversion) items(ctx context.Context) (blobs, docs []pushItem, err error) {
 	seen := map[digest.Digest]bool{}
-	add := func(to *[]pushItem, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) {
-		if !seen[desc.Digest] {
-			seen[desc.Digest] = true
-			*to = append(*to, pushItem{desc: desc, open: open})
+	put := func(to *[]pushItem, it pushItem) {
+		if !seen[it.desc.Digest] {
+			seen[it.desc.Digest] = true
+			*to = append(*to, it)
 		}
+	}
+	add := func(to *[]pushItem, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) {
+		put(to, pushItem{desc: desc, open: open})
+	}
+	lend := func(desc ocispec.Descriptor, open func() (io.ReadCloser, error)) {
+		put(&blobs, pushItem{desc: desc, open: open, lent: true})
 	}
 	fromStore := func(desc ocispec.Descriptor) func() (io.ReadCloser, error) {
 		return func() (io.ReadCloser, error) { return c.openStored(ctx, desc) }
@@ -83,7 +90,7 @@ func (c *conversion) items(ctx context.Context) (blobs, docs []pushItem, err err
 				add(&docs, desc, func() (io.ReadCloser, error) { return c.src.t.Fetch(ctx, desc) })
 			case child.Kind == graph.KindForeign && len(desc.URLs) > 0:
 			default:
-				add(&blobs, desc, func() (io.ReadCloser, error) { return c.src.t.Fetch(ctx, desc) })
+				lend(desc, func() (io.ReadCloser, error) { return c.src.t.Fetch(ctx, desc) })
 			}
 		}
 	}
@@ -97,7 +104,7 @@ func (c *conversion) items(ctx context.Context) (blobs, docs []pushItem, err err
 				return nil, nil, err
 			}
 			for _, ref := range refs {
-				add(&blobs, ref.desc, c.fromSource(ctx, ref.desc))
+				lend(ref.desc, c.fromSource(ctx, ref.desc))
 			}
 		}
 	}

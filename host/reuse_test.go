@@ -62,6 +62,7 @@ func formats() map[string]func() sdk.Plugin {
 		"chain":     func() sdk.Plugin { return chain() },
 		"nydus":     nydus.New,
 		"overlaybd": overlaybd.New,
+		"turboci":   overlaybd.NewTurbo,
 	}
 }
 

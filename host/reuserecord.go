@@ -16,18 +16,7 @@ func (u *reuse) record(ctx context.Context) {
 	if u == nil || u.places.own.Validate() != nil {
 		return // nothing can be found again there
 	}
-	var blobs []digest.Digest
-	there := map[digest.Digest]bool{}
-	for _, m := range u.c.rewritten.Converted {
-		if r := u.c.manifests[m.Source.Desc.Digest]; r != nil {
-			for _, l := range r.Layers {
-				if d := l.Converted.Digest; !there[d] {
-					there[d] = true
-					blobs = append(blobs, d)
-				}
-			}
-		}
-	}
+	there, blobs := u.published()
 	if len(blobs) == 0 {
 		return
 	}
@@ -45,6 +34,34 @@ func (u *reuse) record(ctx context.Context) {
 				Platform: platformOf(m.Source), Manifest: manifestOf(made, m.Target)})
 		}
 	}
+}
+
+// published returns the blobs of converted images, with those of the source that they refer to.
+func (u *reuse) published() (there map[digest.Digest]bool, blobs []digest.Digest) {
+	there = map[digest.Digest]bool{}
+	add := func(d digest.Digest) {
+		if !there[d] {
+			there[d] = true
+			blobs = append(blobs, d)
+		}
+	}
+	for _, m := range u.c.rewritten.Converted {
+		r := u.c.manifests[m.Source.Desc.Digest]
+		if r == nil {
+			continue
+		}
+		for _, l := range r.Layers {
+			add(l.Converted.Digest)
+		}
+		refs, err := u.c.refsOf(m.Source, r)
+		if err != nil {
+			continue // push had none
+		}
+		for _, ref := range refs {
+			add(ref.desc.Digest)
+		}
+	}
+	return there, blobs
 }
 
 // layerRecord returns nil for layers of which a part was not published: nobody could find it.

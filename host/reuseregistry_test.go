@@ -10,8 +10,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/convhost/convhost/host/graph/graphtest"
 	"github.com/convhost/convhost/plugins/nydus"
+	"github.com/convhost/convhost/plugins/overlaybd"
 )
 
 // traffic counts what a registry is asked for.
@@ -70,6 +73,10 @@ func TestReuseRegistry(t *testing.T) {
 	for format, plugin := range formats() {
 		t.Run(format, func(t *testing.T) {
 			e, c := reusing(t, plugin(), openStore(t))
+			lent := 0 // layers of the source that the result refers to
+			if format == "turboci" {
+				lent = 3
+			}
 			reg, host := countedRegistry(t)
 			s := graphtest.NewStore()
 			im := threeLayers(s)
@@ -89,7 +96,7 @@ func TestReuseRegistry(t *testing.T) {
 			same(t, "same repository", []string{c.calls(), reg.take()}, []string{"0 converted, 0 merged", "0 mounts, 0 bytes sent, 0 fetched"})
 			convert(src, "docker://"+host+"/team/b:v1")
 			same(t, "another repository", []string{c.calls(), reg.take()},
-				[]string{"0 converted, 0 merged", fmt.Sprintf("%d mounts, %d bytes sent, 0 fetched", layers, config)})
+				[]string{"0 converted, 0 merged", fmt.Sprintf("%d mounts, %d bytes sent, 0 fetched", layers+lent, config)})
 			convert(src, "docker://"+host+"/team/b:v1")
 			same(t, "which has them now", []string{c.calls(), reg.take()}, []string{"0 converted, 0 merged", "0 mounts, 0 bytes sent, 0 fetched"})
 
@@ -106,6 +113,32 @@ func TestReuseRegistry(t *testing.T) {
 			same(t, "another registry: calls", c.converted.Swap(0), 3)
 			same(t, "the first one was asked", len(reg.paths), 0)
 		})
+	}
+}
+
+// TestMountLent: layers of the source that the result refers to are mounted from the source's repository.
+func TestMountLent(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	e, _ := reusing(t, overlaybd.NewTurbo(), nil)
+	reg, host := countedRegistry(t)
+	d := e.image(demo)
+	e.copyTo(d, d.Root, "docker://"+host+"/team/app:v1")
+	reg.take()
+	res := e.convert("docker://"+host+"/team/app:v1", "turboci", "docker://"+host+"/team/app-turbo:v1")
+	var made int64
+	seen := map[digest.Digest]bool{}
+	for _, m := range res.Manifests {
+		for _, l := range m.Layers {
+			if !seen[l.Converted.Digest] {
+				seen[l.Converted.Digest] = true
+				made += l.Converted.Size
+			}
+		}
+	}
+	reg.mu.Lock()
+	defer reg.mu.Unlock()
+	if config := int64(4096); reg.mounts < 2 || reg.sent < made || reg.sent > made+config {
+		t.Errorf("%d mounts, %d bytes were sent, %d are new", reg.mounts, reg.sent, made)
 	}
 }
 
