@@ -66,8 +66,8 @@ func WithCacheDir(dir string) Option { return func(c *config) { c.cacheDir = dir
 // system's temporary directory. What an earlier, killed process left there is removed first.
 func WithWorkDir(dir string) Option { return func(c *config) { c.workDir = dir } }
 
-// WithStateDir sets where attachments are written down; default DefaultStateDir. Processes that use the same directory
-// see each other's attachments. Nobody else may write to it.
+// WithStateDir sets where attachments are written down; without one nothing can be attached. DefaultStateDir is where the
+// command has them. Processes that use the same directory see each other's attachments. Nobody else may write to it.
 func WithStateDir(dir string) Option { return func(c *config) { c.stateDir = dir } }
 
 // WithJobs sets how many cores the host uses; default GOMAXPROCS.
@@ -92,9 +92,7 @@ func New(opts ...Option) (*Host, error) {
 		o(&c)
 	}
 	c.limits = c.limits.withDefaults()
-	if c.stateDir == "" {
-		c.stateDir = DefaultStateDir()
-	} else if abs, err := filepath.Abs(c.stateDir); err == nil {
+	if abs, err := filepath.Abs(c.stateDir); err == nil && c.stateDir != "" {
 		c.stateDir = abs
 	}
 	if c.memory == 0 {

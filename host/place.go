@@ -33,7 +33,7 @@ type record struct {
 	Plugin string `json:"plugin,omitempty"` // path of the plugin's file
 }
 
-// DefaultStateDir returns where attachments are written down: /run/convhost for root, else convhost in $XDG_RUNTIME_DIR or
+// DefaultStateDir returns where the command writes attachments down: /run/convhost for root, else convhost in $XDG_RUNTIME_DIR or
 // in the user's cache directory. Root does not use $XDG_RUNTIME_DIR: it goes away with the session, and devices do not.
 func DefaultStateDir() string {
 	if st, err := os.Stat("/run"); err == nil && st.IsDir() && os.Geteuid() == 0 {
@@ -102,6 +102,9 @@ func (p place) gone() bool {
 
 // readPlaces reads all attachments, in the order of their IDs. A directory that is not an attachment is left out.
 func readPlaces(parent string) ([]*record, error) {
+	if parent == "" {
+		return nil, nil
+	}
 	dirs, err := os.ReadDir(parent)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
