@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "crypto/sha256" // digest algorithms that blobs may have
 	_ "crypto/sha512"
+	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,7 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/metadata"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
-	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
 	"go.etcd.io/bbolt"
 
 	"github.com/convhost/convhost/abi"
@@ -83,12 +85,12 @@ func open(ctx context.Context, dir string, opts Options) (_ *embedded, err error
 	if err != nil {
 		return nil, wrap(err, "open content store "+dir+": meta.db")
 	}
-	files, err := local.NewStore(filepath.Join(dir, "content"))
+	files, err := newFiles(filepath.Join(dir, "content"), opts.NoSync)
 	if err != nil {
 		return nil, wrap(err, "open content store "+dir)
 	}
 	s.db = metadata.NewDB(s.bolt, files, nil)
-	if err = s.db.Init(ctx); err != nil {
+	if err = s.db.Init(s.with(ctx)); err != nil {
 		return nil, wrap(err, "open content store "+dir+": meta.db")
 	}
 	s.blobs, s.images, s.leases = s.db.ContentStore(), metadata.NewImageStore(s.db), metadata.NewLeaseManager(s.db)
@@ -139,8 +141,15 @@ func (s *embedded) begin(ctx context.Context) (context.Context, func(), error) {
 func errClosed() error { return abi.Errorf(abi.ErrInvalid, "the content store is closed") }
 
 func (s *embedded) with(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, s.ns)
+	return namespaces.WithNamespace(log.WithLogger(ctx, silent), s.ns)
 }
+
+// silent keeps containerd's packages from logging through the process's logger: what matters comes back as errors.
+var silent = func() *log.Entry {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return logrus.NewEntry(l)
+}()
 
 // GC implements Store.
 func (s *embedded) GC(ctx context.Context) (int, error) {
