@@ -143,7 +143,7 @@ func (l *liar) floodOutputs(id uint64, heeds bool) {
 		pipes = append(pipes, fd)
 	}
 	chunk := make([]byte, 64<<10)
-	for i := range 4096 { // 256 MiB
+	for i := range 1280 { // 80 MiB
 		var err error
 		if fd := pipes[i%2]; fd != nil {
 			_, err = fd.Write(chunk)
@@ -226,7 +226,9 @@ func TestLies(t *testing.T) {
 // TestOutputFlood: the host counts what arrives, for a plugin that does not, over all outputs; it stops soon after the
 // limit, and takes what the layer, its tar, and other inputs allow.
 func TestOutputFlood(t *testing.T) {
-	zeros := gzipOf(t, make([]byte, 100<<20)) // 100 KiB stored
+	zeros := gzipOf(t, make([]byte, 10<<20)) // 10 KiB stored
+	small := session.Limits{OutputBase: 4 << 20, OutputFactor: 3}
+	unread := []session.Part{{At: bytes.NewReader(nil), Size: 3 << 20}}
 	for _, pl := range planes {
 		t.Run(pl.name, func(t *testing.T) {
 			p := start(t, func(c *native.Config) {
@@ -240,20 +242,21 @@ func TestOutputFlood(t *testing.T) {
 				grants   session.Config
 				most     int64 // bytes that may arrive; 0: all of them, and another error
 			}{
-				{"nothing given", "outputs", session.Config{}, 64 << 20},
-				{"nothing given, nothing heard", "outputs, heedless", session.Config{}, 64 << 20},
-				{"own limits", "outputs", session.Config{Limits: session.Limits{OutputBase: 1 << 20, OutputFactor: 2}, Parts: []session.Part{{At: bytes.NewReader(nil), Size: 5 << 20}}}, 11 << 20},
-				{"random bytes", "outputs", session.Config{Layer: storedOf(make([]byte, 1<<20))}, 67 << 20},
-				{"a tar of zeros", "outputs", session.Config{Layer: storedOf(zeros)}, 0}, // 64 MiB and three times 100
-				{"a tar of zeros, close", "outputs", session.Config{Layer: storedOf(zeros), Limits: session.Limits{OutputBase: 1 << 20, OutputFactor: 1}}, 101 << 20},
-				{"a broken layer", "outputs", session.Config{Layer: storedOf(zeros[:1000])}, 68 << 20},
+				{"defaults", "outputs", session.Config{}, 64 << 20},
+				{"nothing heard", "outputs, heedless", session.Config{Limits: small}, 4 << 20},
+				{"a part", "outputs", session.Config{Limits: small, Parts: unread}, 13 << 20},
+				{"a parent and a dictionary", "outputs", session.Config{Limits: small, Parents: unread, Dicts: unread}, 22 << 20},
+				{"random bytes", "outputs", session.Config{Limits: small, Layer: storedOf(make([]byte, 1<<20))}, 7 << 20},
+				{"a tar of zeros", "outputs", session.Config{Limits: small, Layer: storedOf(zeros)}, 34 << 20},
+				{"a tar of zeros, enough", "outputs", session.Config{Limits: session.Limits{OutputBase: 1 << 20, OutputFactor: 8}, Layer: storedOf(zeros)}, 0},
+				{"a broken layer", "outputs", session.Config{Limits: small, Layer: storedOf(zeros[:1000])}, 8 << 20},
 			} {
 				var out memorySinks
 				test.grants.OpenSink = out.open
 				_, err := do(t.Context(), p, test.do, test.grants)
 				got := int64(out.bufs[0].Len() + out.bufs[1].Len())
 				if test.most == 0 {
-					if !errors.Is(err, abi.ErrPlugin) || errors.Is(err, abi.ErrLimit) || got < 250<<20 {
+					if !errors.Is(err, abi.ErrPlugin) || errors.Is(err, abi.ErrLimit) || got < 70<<20 {
 						t.Errorf("%s: %v after %d bytes", test.name, err, got)
 					}
 					continue
