@@ -26,6 +26,8 @@ type pluginInfo struct {
 	Needs   []string       `json:"needs,omitempty"`
 	Uses    []string       `json:"uses,omitempty"`
 	Memory  int64          `json:"memory,omitempty"`
+	Type    string         `json:"artifactType,omitempty"` // of referrers
+	Dicts   bool           `json:"dicts,omitempty"`
 	Error   string         `json:"error,omitempty"` // why it cannot be used
 }
 
@@ -45,6 +47,7 @@ func describePlugin(p host.PluginInfo) pluginInfo {
 	}
 	out.Version, out.Summary, out.Chained, out.Memory = d.Version, d.Summary, d.Chained, d.Memory
 	out.Needs, out.Uses, out.ABI = d.Needs, d.Uses, fmt.Sprintf("%d.%d", d.Major, d.Minor)
+	out.Type, out.Dicts = d.ArtifactType, d.Dicts
 	for _, op := range d.Ops {
 		out.Ops = append(out.Ops, op.String())
 	}
@@ -128,6 +131,12 @@ func printPlugin(t *table, p pluginInfo) {
 	t.row("operations", strings.Join(p.Ops, ", "))
 	if p.Chained {
 		t.row("layers", "one after the other, each needs those below it")
+	}
+	if p.Type != "" {
+		t.row("artifact type", p.Type)
+	}
+	if p.Dicts {
+		t.row("dictionaries", "takes files, with --dict")
 	}
 	if len(p.Needs) > 0 {
 		t.row("needs", strings.Join(p.Needs, ", "))
