@@ -72,6 +72,12 @@ func (l *layerStream) open(ctx context.Context, cfg *Layer) (err error) {
 	return nil
 }
 
+// LayerLimits returns the limits of the layer's tar and of its decompression, for plugins that take the layer as it is stored and
+// do both themselves, in this process.
+func (s *Session) LayerLimits() (layer.Limits, inflate.Limits) {
+	return s.cfg.Limits.Layer, s.cfg.Limits.Inflate
+}
+
 // counter reports progress of the stored bytes. It is read by one goroutine.
 type counter struct {
 	r io.Reader

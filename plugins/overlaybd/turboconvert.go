@@ -32,7 +32,7 @@ func (turboPlugin) ConvertLayer(ctx context.Context, l *sdk.Layer) (*abi.Convert
 	// The layer is read by the goroutine that decompresses it, while this one reads the lower layers.
 	host := &sharedHost{Host: l.Host}
 	l = &sdk.Layer{ConvertRequest: l.ConvertRequest, Host: host}
-	c := &turboConverter{converter: converter{Layer: l, set: set, size: set.size, mediaType: layerType(l.Layer.MediaType)}}
+	c := &turboConverter{host: host, converter: converter{Layer: l, set: set, size: set.size, mediaType: layerType(l.Layer.MediaType)}}
 	defer c.close()
 	if err := c.open(); err != nil {
 		return nil, err
@@ -57,6 +57,16 @@ type sharedHost struct {
 	mu sync.Mutex
 }
 
+// limits are those that the user set for layers, if the host tells.
+func (s *sharedHost) limits() (tar layer.Limits, raw inflate.Limits) {
+	if h, ok := s.Host.(interface {
+		LayerLimits() (layer.Limits, inflate.Limits)
+	}); ok {
+		return h.LayerLimits()
+	}
+	return tar, raw
+}
+
 // Read implements abi.Host.
 func (s *sharedHost) Read(h abi.Handle, p []byte) (int, error) {
 	s.mu.Lock()
@@ -74,6 +84,7 @@ func (s *sharedHost) ReadAt(h abi.Handle, p []byte, off int64) (int, error) {
 // turboConverter is the conversion of one layer.
 type turboConverter struct {
 	converter
+	host  *sharedHost
 	w     *layerWriter
 	index spool         // of the gzip index, without its header
 	gzip  *gzindex.Info // nil if the layer is a plain tar
@@ -94,8 +105,10 @@ func (c *turboConverter) apply(ctx context.Context) error {
 		return err
 	}
 	index := gzindex.NewWriter(&c.index, gzindex.Config{})
+	limits, rawLimits := c.host.limits()
 	tar, err := inflate.Open(ctx, stored, inflate.Options{
-		MediaType: c.Layer.Layer.MediaType, DiffID: digest.Digest(c.Layer.Layer.DiffID), OnMember: index.Member, OnBlock: index.Block,
+		MediaType: c.Layer.Layer.MediaType, DiffID: digest.Digest(c.Layer.Layer.DiffID), Limits: rawLimits,
+		OnMember: index.Member, OnBlock: index.Block,
 	})
 	if err != nil {
 		return err
@@ -104,7 +117,7 @@ func (c *turboConverter) apply(ctx context.Context) error {
 	if tar.Codec() == inflate.Zstd {
 		return abi.Errorf(abi.ErrUnsupported, "TurboOCI reads original layers compressed with gzip, or not at all, and this one has zstd: convert with format overlaybd instead, or compress the image again")
 	}
-	if err := c.entries(ctx, layer.NewReader(tar, layer.Limits{})); err != nil {
+	if err := c.entries(ctx, layer.NewReader(tar, limits)); err != nil {
 		return err
 	}
 	if w := tar.Warning(); w != "" {

@@ -54,6 +54,7 @@ var groups = []struct {
 	{"plugins", plugins},
 	{"native", natives},
 	{"overlaybd", overlaybds},
+	{"turboci", turbos},
 }
 
 func TestBadInput(t *testing.T) {

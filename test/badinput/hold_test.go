@@ -42,6 +42,7 @@ func (w *world) throughHost() {
 	h, err := host.New(host.WithBuiltin(
 		host.Builtin{Name: "nydus", InProcess: sdk.InProcess(nydus.New())},
 		host.Builtin{Name: "overlaybd", InProcess: sdk.InProcess(overlaybd.New())},
+		host.Builtin{Name: "turboci", InProcess: sdk.InProcess(overlaybd.NewTurbo())},
 	), host.WithCacheDir(cache), host.WithLimits(w.limits))
 	w.must(err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -138,7 +139,7 @@ func (w *world) bystander(ctx context.Context, h *host.Host) (stop func()) {
 // look compares a result that must work with its source, and its names with what the case says.
 func (w *world) look(ctx context.Context, h *host.Host) {
 	w.t.Helper()
-	if w.format != "" && w.format != "overlaybd" {
+	if w.format != "" && w.format != "overlaybd" && w.format != "turboci" {
 		return
 	}
 	if r, err := h.Verify(ctx, host.VerifyRequest{Source: "oci:src:t", Converted: "oci:out:t"}); err != nil {
