@@ -33,6 +33,7 @@ import (
 	"github.com/convhost/convhost/test/judge"
 	"github.com/convhost/convhost/test/kitchen"
 	"github.com/convhost/convhost/test/ocidir"
+	"github.com/convhost/convhost/test/rawobd"
 )
 
 // program builds the command, once.
@@ -49,10 +50,10 @@ var program = sync.OnceValues(func() (string, error) {
 
 // attacher runs the command with a state directory of its own, and looks for what it leaves.
 type attacher struct {
-	t     testing.TB
-	exe   string
-	state string
-	loops string
+	t      testing.TB
+	exe    string
+	state  string
+	format string
 }
 
 func newAttacher(t testing.TB) *attacher {
@@ -67,8 +68,7 @@ func newAttacher(t testing.TB) *attacher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &attacher{t: t, exe: exe, state: t.TempDir()}
-	a.loops = a.used()
+	a := &attacher{t: t, exe: exe, state: t.TempDir(), format: "overlaybd"}
 	t.Cleanup(a.nothingLeft)
 	return a
 }
@@ -138,7 +138,7 @@ func (a *attacher) run(args ...string) string {
 // attach attaches an image and returns what is said of it.
 func (a *attacher) attach(image string, args ...string) (info host.AttachmentInfo) {
 	a.t.Helper()
-	out := a.run(append([]string{"attach", "overlaybd", image}, args...)...)
+	out := a.run(append([]string{"attach", a.format, image}, args...)...)
 	if err := json.Unmarshal([]byte(out), &info); err != nil {
 		a.t.Fatalf("%v: %s", err, out)
 	}
@@ -165,10 +165,11 @@ func (a *attacher) files(dir string, tree *flatten.Tree, o flatten.CompareOption
 func TestAttach(t *testing.T) {
 	h := newHost(t)
 	fsck := judge.Tool(t, "e2fsck")
-	check := func(name, ref, platform string) {
-		t.Run(name, func(t *testing.T) {
+	check := func(format, name, ref, platform string) {
+		t.Run(format+" "+name, func(t *testing.T) {
 			a := newAttacher(t)
-			out := convertTo(t, h, "overlaybd", ref, platform, nil)
+			a.format = format
+			out := convertTo(t, h, format, ref, platform, nil)
 			for _, runtime := range []string{"native", "inprocess"} {
 				dir := filepath.Join(t.TempDir(), "new")
 				info := a.attach(out, "--mount", dir, "--runtime", runtime)
@@ -189,11 +190,13 @@ func TestAttach(t *testing.T) {
 			}
 		})
 	}
-	for _, tag := range []string{"kitchen", "special", "nodata", "one"} {
-		check(tag, ext4Source(t, tag), "")
+	for _, format := range []string{"overlaybd", "turboci"} {
+		for _, tag := range []string{"kitchen", "special", "nodata", "one"} {
+			check(format, tag, ext4Source(t, tag), "")
+		}
+		check(format, "demo", demo+":demo", "linux/amd64")
+		t.Run(format+" debian", func(t *testing.T) { check(format, "", debian(t), "") })
 	}
-	check("demo", demo+":demo", "linux/amd64")
-	t.Run("debian", func(t *testing.T) { check("", debian(t), "") })
 }
 
 // What upstream's tools made is attached too, and its files have the bytes of the tars. Attributes are not compared: the tools drop
@@ -497,5 +500,36 @@ func BenchmarkAttach(b *testing.B) {
 			}
 		}
 		f.Close()
+	}
+}
+
+// Upstream's tools read the configuration that is written for them, and seal a writable layer of ours: what was written is
+// there.
+func TestAttachTools(t *testing.T) {
+	u := newOBDTools(t)
+	a := newAttacher(t)
+	c := convertChain(t, newHost(t), ext4Source(t, "kitchen"), "", nil)
+	image := filepath.Dir(filepath.Dir(filepath.Dir(c.blobs[0])))
+	config, upper, dir := filepath.Join(t.TempDir(), "config.v1.json"), t.TempDir(), t.TempDir()
+	a.run("attach", "overlaybd", image, "--write-config", config)
+	merged, out := newDevice(t), u.file("merged")
+	u.run("overlaybd-merge", config, out)
+	merged.Apply(rawobd.LSMT(read(t, out)), nil)
+	sameDevices(t, merged, stacked(t, c.blobs...))
+
+	a.attach(image, "--mount", dir, "--upper", upper)
+	body := kitchen.Noise(2, 3<<20)
+	for _, name := range []string{"written", "written"} { // twice: blocks are written again
+		if err := os.WriteFile(filepath.Join(dir, name), body, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.run("detach", dir)
+	sealed := u.file("sealed")
+	u.run("overlaybd-commit", filepath.Join(upper, "writable_data"), filepath.Join(upper, "writable_index"), sealed, "-z", "-t")
+	dev := stacked(t, append(slices.Clone(c.blobs), sealed)...)
+	fsckClean(t, judge.Run(t, judge.Tool(t, "e2fsck"), "-fn", dev.File.Name()))
+	if got := read(t, filepath.Join(mounted(t, "ext4", "ro", loop(t, dev.File.Name())), "written")); !bytes.Equal(got, body) {
+		t.Errorf("the sealed layer has %d bytes of the new file", len(got))
 	}
 }
