@@ -36,7 +36,7 @@ func (a *app) attachBehind(ctx context.Context, f attachFlags) error {
 	defer a.con.finish()
 	id := f.req.ID
 	if id == "" {
-		id = strings.ToLower(strings.TrimSuffix(filepath.Base(f.req.Format), filepath.Ext(f.req.Format)) + "-" + rand.Text()[:8])
+		id = nameOf(f.req.Format) + "-" + strings.ToLower(rand.Text()[:8])
 	}
 	dir := filepath.Join(a.set.stateDirectory(), id)
 	log, made, err := openLog(dir)
@@ -62,6 +62,16 @@ func (a *app) attachBehind(ctx context.Context, f attachFlags) error {
 		return err
 	}
 	return a.attachedResult(attached{*report.Attached, log.Name()}, f.config)
+}
+
+// nameOf makes the beginning of an ID of a format, which may be a path.
+func nameOf(format string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return -1
+	}, strings.TrimPrefix(strings.ToLower(filepath.Base(format)), "convhost-plugin-"))
 }
 
 // openLog makes the attachment's directory with the log in it; made is false if the directory was there.
@@ -98,7 +108,11 @@ func (a *app) startServing(ctx context.Context, id string, log *os.File) (*attac
 	if err != nil {
 		return nil, abi.Errorf(abi.ErrIO, "start the process that serves: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	stop := context.AfterFunc(ctx, func() {
+		if cmd.Process.Signal(syscall.SIGTERM) != nil {
+			_ = cmd.Process.Kill() // there are no signals here; what it made is found by detach
+		}
+	})
 	defer stop()
 	report := new(attachReport)
 	derr := json.NewDecoder(io.LimitReader(out, 16<<20)).Decode(report)
