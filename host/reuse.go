@@ -133,11 +133,13 @@ func (u *reuse) layer(ctx context.Context, desc ocispec.Descriptor, req *abi.Con
 	for _, p := range rec.Layer.Parts {
 		res.parts = append(res.parts, partOf(p))
 	}
+	var blobs []ocispec.Descriptor
 	for _, p := range res.parts {
-		if !u.places.find(ctx, p.desc) {
-			u.forget(ctx, key, p.desc)
-			return nil
-		}
+		blobs = append(blobs, p.desc)
+	}
+	if missing := u.places.findAll(ctx, blobs); missing != nil {
+		u.forget(ctx, key, *missing)
+		return nil
 	}
 	u.take(key, rec)
 	u.tell(desc, res.size())
@@ -197,11 +199,13 @@ func (u *reuse) image(ctx context.Context, n *graph.Node) *graph.Conversion {
 	}
 	layers, f, err := imageOf(n, rec.Manifest)
 	if err == nil {
+		var blobs []ocispec.Descriptor
 		for _, l := range f.layers {
-			if !u.places.find(ctx, l.desc) {
-				u.forget(ctx, key, l.desc)
-				return nil
-			}
+			blobs = append(blobs, l.desc)
+		}
+		if missing := u.places.findAll(ctx, blobs); missing != nil {
+			u.forget(ctx, key, *missing)
+			return nil
 		}
 		var conv *graph.Conversion
 		if conv, err = u.c.assemble(n, layers, f); err == nil {

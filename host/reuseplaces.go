@@ -15,11 +15,15 @@ import (
 	"github.com/convhost/convhost/host/transport"
 )
 
+// findParallel is how many blobs are looked for at a time: registries answer slowly, layouts are hashed.
+const findParallel = 8
+
 // places finds the blobs of earlier conversions. Of registries only those are asked that the request itself names: a
 // store cannot make the host talk to others, or show them credentials.
 type places struct {
 	u     *reuse
 	own   dedup.Place // of the target
+	slots chan struct{}
 	hosts []string
 	pulls pulls // into the run's store
 
@@ -29,6 +33,7 @@ type places struct {
 }
 
 func (p *places) init(u *reuse) {
+	p.slots = make(chan struct{}, findParallel)
 	p.u, p.at, p.sources = u, map[digest.Digest]dedup.Place{}, map[dedup.Place]transport.Source{}
 	p.own, _ = dedup.PlaceOf(u.c.ref)
 	p.hosts = []string{u.c.ref.Host}
@@ -62,6 +67,12 @@ func (p *places) find(ctx context.Context, desc ocispec.Descriptor) bool {
 	if ok, err := p.u.c.store.Exists(ctx, desc.Digest); ok && err == nil {
 		return true // another layer became the same
 	}
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return false
+	}
 	place, ok := p.search(ctx, desc)
 	if ok {
 		p.mu.Lock()
@@ -69,6 +80,22 @@ func (p *places) find(ctx context.Context, desc ocispec.Descriptor) bool {
 		p.mu.Unlock()
 	}
 	return ok
+}
+
+// findAll finds several blobs, side by side. It returns one that cannot be had, if there is any.
+func (p *places) findAll(ctx context.Context, descs []ocispec.Descriptor) (missing *ocispec.Descriptor) {
+	found := make([]bool, len(descs))
+	var wg sync.WaitGroup
+	for i, d := range descs {
+		wg.Go(func() { found[i] = p.find(ctx, d) })
+	}
+	wg.Wait()
+	for i := range descs {
+		if !found[i] {
+			return &descs[i]
+		}
+	}
+	return nil
 }
 
 func (p *places) search(ctx context.Context, desc ocispec.Descriptor) (dedup.Place, bool) {
