@@ -2,7 +2,6 @@ package zran_test
 
 import (
 	"bytes"
-	"compress/zlib"
 	"encoding/binary"
 	"io"
 	"os"
@@ -12,55 +11,6 @@ import (
 	"github.com/convhost/convhost/internal/zran"
 	"github.com/klauspost/compress/zstd"
 )
-
-// An index that upstream's turboOCI-apply made of a layer: selecting from our blocks by its rule gives the same entries, to
-// the bit and with the same windows.
-func TestGzipMetaOfUpstream(t *testing.T) {
-	meta, gz := shared(t, "overlaybd/turboci/gzip.meta"), shared(t, "overlaybd/turboci/layer.tar.gz")
-	le := binary.LittleEndian
-	span, count, total := int64(le.Uint32(meta[13:])), int(le.Uint64(meta[25:])), int64(le.Uint64(meta[49:]))
-	entries := unzlib(t, meta[le.Uint64(meta[313:]):])
-	if len(entries) != 29*count || count < 2 {
-		t.Fatalf("%d bytes for %d entries", len(entries), count)
-	}
-
-	var index []zran.Checkpoint
-	var last *zran.Checkpoint
-	z := zran.NewReader(bytes.NewReader(gz), zran.Options{OnBlock: func(b *zran.Block) error {
-		if last != nil && b.Out/span > (last.Out-1)/span && last.Out > index[len(index)-1].Out && b.Out > last.Out {
-			index = append(index, *last) // the last one before a multiple of span, or on it
-		}
-		c := b.Checkpoint()
-		if b.First {
-			index = append(index, c)
-		}
-		last = &c
-		return nil
-	}})
-	if n, err := io.Copy(io.Discard, z); err != nil || n != total {
-		t.Fatalf("%d bytes, want %d; %v", n, total, err)
-	}
-	known := map[int64]zran.Checkpoint{}
-	for _, c := range index {
-		known[c.Out] = c
-	}
-	for i := range count {
-		e := entries[29*i:]
-		out, in, at, bits, size := int64(le.Uint64(e)), int64(le.Uint64(e[8:])), le.Uint64(e[16:]), e[24], le.Uint32(e[25:])
-		c, ok := known[out]
-		if !ok {
-			t.Errorf("entry %d: output %d, input %d, bits %d: not ours", i, out, in, bits)
-			continue
-		}
-		window := append(make([]byte, 32768-len(c.Window)), c.Window...)
-		if c.In != in || c.Bits != bits || !bytes.Equal(unzlib(t, meta[at:at+uint64(size)]), window) {
-			t.Errorf("entry %d: output %d, input %d, bits %d; ours %d, %d", i, out, in, bits, c.In, c.Bits)
-		}
-	}
-	if len(index) != count {
-		t.Errorf("%d entries, want %d", len(index), count)
-	}
-}
 
 // shared returns a file of the shared test data.
 func shared(t *testing.T, name string) []byte {
@@ -115,17 +65,4 @@ func TestContextsOfUpstream(t *testing.T) {
 			t.Errorf("context %d: %v", i, err)
 		}
 	}
-}
-
-func unzlib(t *testing.T, b []byte) []byte {
-	t.Helper()
-	z, err := zlib.NewReader(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
