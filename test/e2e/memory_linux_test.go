@@ -59,6 +59,7 @@ func TestMemoryDebian(t *testing.T) {
 		wantAtMost(t, fmt.Sprint(args), newRun(t).peak(src, "oci:"+t.TempDir()+":x", args...), 160*mib)
 	}
 	wantAtMost(t, "overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
+	wantAtMost(t, "turboci", newRun(t).peakOf("turboci", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess", "--verify"), 256*mib)
 }
 
 // large makes an image of one layer from a generator, without holding it. It skips the test where large ones are not asked for.
@@ -122,6 +123,7 @@ func TestMemoryMillionFiles(t *testing.T) {
 		wantAtMost(t, "1,000,000 files, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib+count*3<<9)
 	}
 	wantAtMost(t, "1,000,000 files, overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
+	wantAtMost(t, "1,000,000 files, turboci", newRun(t).peakOf("turboci", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
 }
 
 // Four gigabytes in a few files, most of them zeros.
@@ -147,4 +149,5 @@ func TestMemoryGigabytes(t *testing.T) {
 		wantAtMost(t, "4 GiB, "+rt, newRun(t).peak(src, "oci:"+t.TempDir()+":x", "--runtime", rt), 256*mib)
 	}
 	wantAtMost(t, "4 GiB, overlaybd", newRun(t).peakOf("overlaybd", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
+	wantAtMost(t, "4 GiB, turboci", newRun(t).peakOf("turboci", src, "oci:"+t.TempDir()+":x", "--runtime", "inprocess"), 256*mib)
 }
