@@ -13,9 +13,9 @@
 //
 // For overlaybd: `convhost convert`, whole as well, with the plugin in its process and in another, beside upstream's
 // overlaybd-create, overlaybd-apply and overlaybd-commit, called as upstream's convertor does, on the layers given, on
-// one of 60,000 small files, on a tree of 256 MB, and on an image of which one file changed. Upstream's part
-// neither reads an image nor digests one; "+digests" is the same with the digests of tar and layer, which its convertor
-// computes beside it. All are processes, so that CPU time, memory and what they write is measured.
+// one of 60,000 small files, on a tree of 256 MB, and on an image of which one file changed. Upstream's tools neither read an image
+// nor digest one. So "plugin" is our part of the same work, from tar to layer file without an image and the layer's digest;
+// and "+digests" is upstream's with the digests of tar and layer, which its convertor computes beside it. All are processes, so that CPU time, memory and what they write is measured.
 package main
 
 import (
@@ -44,12 +44,15 @@ func main() {
 	upstream := flag.String("nydus-image", "", "upstream's builder; default: nydus-image in the path, \"none\" for none")
 	format := flag.String("format", "nydus", "nydus or overlaybd")
 	tools := flag.String("overlaybd-tools", "", "directory with upstream's overlaybd-create, overlaybd-apply and overlaybd-commit")
-	only := flag.Bool("digest", false, "print the digests of the arguments, as a part of a measurement")
+	digest := flag.Bool("digest", false, "only print the digests of the arguments; a part of a measurement")
+	convert := flag.String("convert", "", "only convert the arguments, tars of a chain of layers, into this directory; a part of a measurement")
 	flag.Parse()
 	var err error
 	switch {
-	case *only:
+	case *digest:
 		err = digests(flag.Args())
+	case *convert != "":
+		err = convertTars(*convert, flag.Args())
 	case *format == "nydus":
 		err = run(layers, compressors, *rounds, *upstream)
 	case *format == "overlaybd":

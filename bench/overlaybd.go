@@ -85,7 +85,11 @@ func overlaybdSubjects(work, program, tools string, w workload) ([]*process, err
 	if err := writeImage(src, w.layers...); err != nil {
 		return nil, err
 	}
-	var out []*process
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	out := []*process{pluginAlone(work, self, w.layers)}
 	for _, rt := range []string{"inprocess", "native"} {
 		out = append(out, &process{name: rt, run: func(ctx context.Context, s *sample) error {
 			dst := filepath.Join(work, "out")
@@ -100,10 +104,6 @@ func overlaybdSubjects(work, program, tools string, w workload) ([]*process, err
 	}
 	if tools == "" {
 		return out, nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
 	}
 	for _, digests := range []bool{true, false} {
 		name := map[bool]string{false: "upstream", true: "+digests"}[digests]
