@@ -52,7 +52,7 @@ type ConvertRequest struct {
 	Verify       bool // compare every converted image with its source before it is published
 
 	DryRun   bool   // do everything but publish: targets are not opened, their Dest may be empty
-	DumpDir  string // if set, a directory that appears with all documents of the results; must not exist, or be empty
+	DumpDir  string // if set, a directory that appears with all documents of the results once they are published; must be new or empty
 	KeepWork bool   // leave the working directory of the conversion behind: EventWorkKept says where it is
 }
 
@@ -172,4 +172,7 @@ type ImageInfo struct {
 	Command  []string             `json:"command,omitempty"`
 	Size     int64                `json:"size"`             // of all layers as stored
 	Reason   string               `json:"reason,omitempty"` // why it cannot be converted, if so
+
+	ArtifactType string              `json:"artifactType,omitempty"`
+	Subject      *ocispec.Descriptor `json:"subject,omitempty"` // what it refers to: for a converted image usually its source
 }

@@ -430,9 +430,16 @@ func (h *Host) complete(ctx context.Context, convs []*conversion, req ConvertReq
 		}
 	}
 	if req.DumpDir != "" {
-		if err := h.dump(ctx, req.DumpDir, convs); err != nil {
-			return nil, err
+		d, derr := stageDump(ctx, req.DumpDir, convs)
+		if derr != nil {
+			return nil, derr
 		}
+		defer func() {
+			if err == nil {
+				err = d.appear()
+			}
+			d.drop()
+		}()
 	}
 	if !req.DryRun {
 		return h.publish(ctx, convs)

@@ -11,13 +11,15 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host/graph"
 )
 
-// dump writes the documents of all results below dir, which appears when they are complete: the graph as directories.
+// dump is a directory with the documents of all results, beside its place until they are published: the graph as
+// directories.
 //
 //	index.json                      the root, if it is one
 //	0-linux-amd64/manifest.json     its entry 0, with the platform if it has one
@@ -25,34 +27,48 @@ import (
 //	1/index.json                    its entry 1, a nested index
 //
 // With several targets, each has a directory named by its place and format.
-func (h *Host) dump(ctx context.Context, dir string, convs []*conversion) error {
+type dump struct{ tmp, dir string }
+
+// stageDump writes the documents. The caller drops the dump in any case.
+func stageDump(ctx context.Context, dir string, convs []*conversion) (_ *dump, err error) {
 	if err := vacant(dir); err != nil {
-		return err
+		return nil, err
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	tmp, err := os.MkdirTemp(parent, ".convhost-dump-")
-	if err != nil {
-		return abi.Errorf(fileClass(err), "dump: %w", err)
+	d := &dump{dir: dir}
+	if d.tmp, err = os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".convhost-dump-"); err != nil {
+		return nil, abi.Errorf(fileClass(err), "dump: %w", err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() {
+		if err != nil {
+			d.drop()
+		}
+	}()
 	for i, c := range convs {
-		sub := tmp
+		sub := d.tmp
 		if len(convs) > 1 {
-			sub = filepath.Join(tmp, fmt.Sprintf("%d-%s", i, c.plugin.info.Name))
+			sub = filepath.Join(d.tmp, fmt.Sprintf("%d-%s", i, c.plugin.info.Name))
 		}
 		if err := c.dump(ctx, sub); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return abi.Errorf(abi.ErrIO, "dump: %w", err)
+	if err := os.Chmod(d.tmp, 0o755); err != nil {
+		return nil, abi.Errorf(abi.ErrIO, "dump: %w", err)
 	}
-	_ = os.Remove(dir) // an empty directory gives way
-	if err := os.Rename(tmp, dir); err != nil {
+	return d, nil
+}
+
+// appear gives the dump its name.
+func (d *dump) appear() error {
+	_ = os.Remove(d.dir) // an empty directory gives way
+	if err := os.Rename(d.tmp, d.dir); err != nil {
 		return abi.Errorf(fileClass(err), "dump: %w", err)
 	}
 	return nil
 }
+
+// drop removes what has not appeared.
+func (d *dump) drop() { os.RemoveAll(d.tmp) }
 
 // vacant refuses a directory that holds something.
 func vacant(dir string) error {
@@ -68,21 +84,32 @@ func vacant(dir string) error {
 	return nil
 }
 
-// documents reads the graph that was made, wherever its documents are: in the store, or unchanged in the source.
+// documents reads the graph that was made: of new documents, and of those of the source that stay as they are.
 func (c *conversion) documents(ctx context.Context) (*graph.Graph, error) {
-	return graph.Load(ctx, fetcher{c}, c.rewritten.Root, graph.LoadOptions{Limits: c.host.cfg.limits.Graph})
+	f := fetcher{c.src, map[digest.Digest][]byte{}}
+	for _, n := range c.rewritten.Kept {
+		for _, k := range kept(n) {
+			f.have[k.Desc.Digest] = k.Raw
+		}
+	}
+	for _, d := range c.rewritten.Documents {
+		f.have[d.Desc.Digest] = d.Raw
+	}
+	return graph.Load(ctx, f, c.rewritten.Root, graph.LoadOptions{Limits: c.host.cfg.limits.Graph})
 }
 
-type fetcher struct{ c *conversion }
+// fetcher gives documents that were read or made, and else those of the source.
+type fetcher struct {
+	src  *source
+	have map[digest.Digest][]byte
+}
 
 // Fetch implements graph.Fetcher.
 func (f fetcher) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-	for _, d := range f.c.rewritten.Documents {
-		if d.Desc.Digest == desc.Digest {
-			return io.NopCloser(bytes.NewReader(d.Raw)), nil
-		}
+	if raw := f.have[desc.Digest]; raw != nil {
+		return io.NopCloser(bytes.NewReader(raw)), nil
 	}
-	return f.c.src.t.Fetch(ctx, desc)
+	return f.src.t.Fetch(ctx, desc)
 }
 
 func (c *conversion) dump(ctx context.Context, dir string) error {

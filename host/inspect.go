@@ -48,7 +48,8 @@ func (h *Host) Inspect(ctx context.Context, ref string) (*InspectResult, error) 
 }
 
 func (h *Host) imageInfo(ctx context.Context, n *graph.Node) (ImageInfo, error) {
-	info := ImageInfo{Manifest: n.Desc, Platform: platformOf(n), Reason: n.Reason, Config: n.Manifest.Config, Layers: n.Manifest.Layers}
+	info := ImageInfo{Manifest: n.Desc, Platform: platformOf(n), Reason: n.Reason, Config: n.Manifest.Config, Layers: n.Manifest.Layers,
+		ArtifactType: n.Manifest.ArtifactType, Subject: n.Manifest.Subject}
 	for _, l := range n.Manifest.Layers {
 		info.Size += l.Size
 	}

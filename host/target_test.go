@@ -239,6 +239,10 @@ func TestDump(t *testing.T) {
 		t.Errorf("%q", fs)
 	}
 	e.refused(ConvertRequest{Source: src, DumpDir: filepath.Join(t.TempDir(), "no", "parent")}, abi.ErrNotFound)
+	none := t.TempDir() // nothing is published, so nothing appears
+	_, err = e.Convert(t.Context(), ConvertRequest{Source: src, DumpDir: filepath.Join(none, "dump"), Targets: []Target{{Format: "copy", Dest: "oci-archive:" + filepath.Join(none, "no", "x.tar") + ":v1"}}})
+	want(t, err, abi.ErrNotFound)
+	e.empty(none)
 }
 
 // files lists the files below dir.

@@ -48,6 +48,12 @@ func printImage(t *table, img host.ImageInfo) {
 		t.row("format", img.Format)
 	}
 	t.row("manifest", string(img.Manifest.Digest))
+	if img.ArtifactType != "" {
+		t.row("artifact type", img.ArtifactType)
+	}
+	if img.Subject != nil {
+		t.row("subject", string(img.Subject.Digest))
+	}
 	t.row("config", string(img.Config.Digest))
 	if img.Created != "" {
 		t.row("created", img.Created)
