@@ -23,6 +23,7 @@ type fileWriter struct {
 	file     *os.File // nil: closed or committed
 	digester digest.Digester
 	offset   int64
+	ahead    int64 // bytes on their way to disk
 	started  time.Time
 }
 
@@ -43,7 +44,20 @@ func (w *fileWriter) Write(p []byte) (int, error) {
 	n, err := w.file.Write(p)
 	w.digester.Hash().Write(p[:n])
 	w.offset += int64(n)
+	if w.offset-w.ahead >= aheadStep {
+		w.startWriting()
+	}
 	return n, err
+}
+
+// aheadStep is how many bytes are written before the system is asked to bring them to disk.
+const aheadStep = 8 << 20
+
+// startWriting lets the system begin to bring to disk what was written, and does not wait: whoever syncs the file, here or
+// when it has become that of a target, has little left to wait for.
+func (w *fileWriter) startWriting() {
+	startWriting(w.file, w.ahead, w.offset-w.ahead)
+	w.ahead = w.offset
 }
 
 // Digest implements content.Writer.
@@ -62,7 +76,7 @@ func (w *fileWriter) Truncate(size int64) error {
 	if size != 0 {
 		return fmt.Errorf("truncate to %d bytes: %w", size, errdefs.ErrInvalidArgument)
 	}
-	w.offset = 0
+	w.offset, w.ahead = 0, 0
 	w.digester.Hash().Reset()
 	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -73,7 +87,13 @@ func (w *fileWriter) Truncate(size int64) error {
 // Sync implements content.Syncer: containerd's metadata asks for it before it takes the lock of its database. On Windows
 // who takes over the file cannot do it, for want of a handle that may write.
 func (w *fileWriter) Sync() error {
-	if w.file == nil || w.s.noSync && runtime.GOOS != "windows" {
+	if w.file == nil {
+		return nil
+	}
+	if w.s.noSync && runtime.GOOS != "windows" {
+		if w.ahead > 0 {
+			w.startWriting() // small files can wait
+		}
 		return nil
 	}
 	return w.file.Sync()
