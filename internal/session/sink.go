@@ -5,9 +5,8 @@ import (
 	"hash"
 	"io"
 	"math"
-	"time"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/convhost/convhost/abi"
@@ -63,7 +62,7 @@ func (s *Session) OpenSink(index int, filter abi.SinkFilter, level int) (abi.Han
 
 // checkFilter refuses what setFilter cannot do, before the output exists.
 func checkFilter(filter abi.SinkFilter, level int) error {
-	top := map[abi.SinkFilter]int{abi.FilterNone: math.MaxInt, abi.FilterGzip: gzip.BestCompression, abi.FilterZstd: 22}
+	top := map[abi.SinkFilter]int{abi.FilterNone: math.MaxInt, abi.FilterGzip: flate.BestCompression, abi.FilterZstd: 22}
 	switch most, ok := top[filter]; {
 	case !ok:
 		return abi.Errorf(abi.ErrUnsupported, "sink filter %d is unknown", filter)
@@ -79,13 +78,9 @@ func (k *sink) setFilter(filter abi.SinkFilter, level int) (err error) {
 		return nil
 	case abi.FilterGzip:
 		if level == 0 {
-			level = gzip.DefaultCompression
+			level = flate.DefaultCompression
 		}
-		var z *gzip.Writer
-		if z, err = gzip.NewWriterLevel((*stored)(k), level); err == nil {
-			z.ModTime = time.Unix(0, 0) // the zero Time is written as garbage
-			k.filter = z
-		}
+		k.filter, err = newGzip((*stored)(k), level, k.s.cfg.Pool.Stats().Workers)
 	case abi.FilterZstd:
 		if level == 0 {
 			level = 3
@@ -159,6 +154,9 @@ func (k *sink) totals() (info abi.StreamInfo) {
 }
 
 func (k *sink) abort() {
+	if z, ok := k.filter.(*gzipWriter); ok {
+		z.abandon()
+	}
 	if !k.closed {
 		k.closed = true
 		k.out.Abort()

@@ -106,9 +106,13 @@ func addTree(merger *rafs6.Merger, boot, state []byte, id string) error {
 	return merger.Add(tree, id)
 }
 
+// bootLevel is the gzip level of the bootstrap layer. Nothing else happens while it is written: higher levels take twice as
+// long and save 2 %.
+const bootLevel = 4
+
 // writeBootstrapLayer writes the tar.gz with the bootstrap and the chunk tables of the blobs.
 func writeBootstrapLayer(h abi.Host, boot []byte, metas []metaFile) (info abi.StreamInfo, err error) {
-	sink, err := sdk.OpenFilteredSink(h, 0, abi.FilterGzip, 0)
+	sink, err := sdk.OpenFilteredSink(h, 0, abi.FilterGzip, bootLevel)
 	if err != nil {
 		return info, err
 	}
