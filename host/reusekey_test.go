@@ -55,4 +55,4 @@ func TestHostBytes(t *testing.T) {
 }
 
 // codecBytes are renewed together with hostBytes.
-const codecBytes = "5adb4f111a71864355b96e2d79da9b1301a518a6fe8aef85c757dd0360cf3a0a"
+const codecBytes = "42468e67f8b5099907fe32a3cf43b1957f5f575e9dc9f0b50a821887d7d33a3b"
