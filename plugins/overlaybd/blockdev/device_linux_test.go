@@ -7,7 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // backends runs a test with each backend that this machine has, and says which it has not.
@@ -125,6 +128,62 @@ func TestClean(t *testing.T) {
 			t.Errorf("the FUSE file is there: %v", err)
 		}
 	})
+}
+
+// Kernels without LOOP_CONFIGURE get the same device in steps.
+func TestOldLoop(t *testing.T) {
+	if err := fuseAvailable(); err != nil {
+		t.Skipf("skipped: %v", err)
+	}
+	for _, readOnly := range []bool{true, false} {
+		file := filepath.Join(t.TempDir(), "image")
+		if err := os.WriteFile(file, bytes.Repeat([]byte{7}, 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		ctl, err := unix.Open("/dev/loop-control", unix.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := unix.IoctlRetInt(ctl, unix.LOOP_CTL_GET_FREE)
+		unix.Close(ctl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := State{Backend: "fuse", Label: filepath.Base(t.TempDir()) + "old", Device: "/dev/loop" + strconv.Itoa(n)}
+		mode := os.O_RDWR
+		if readOnly {
+			mode = os.O_RDONLY
+		}
+		f, err := os.OpenFile(file, mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		loop, err := os.OpenFile(s.Device, mode, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := unix.LoopConfig{Fd: uint32(f.Fd())}
+		copy(cfg.Info.File_name[:], s.Label)
+		err = configureOldLoop(int(loop.Fd()), &cfg)
+		loop.Close()
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(s.Device); err != nil || len(b) != 1<<20 || b[99] != 7 {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		ro, err := os.ReadFile("/sys/block/" + filepath.Base(s.Device) + "/ro")
+		if want := map[bool]string{true: "1\n", false: "0\n"}[readOnly]; err != nil || string(ro) != want {
+			t.Errorf("read-only is %q, %v, want %q", ro, err, want)
+		}
+		if err := Clean(t.Context(), s, false); err != nil {
+			t.Error(err)
+		}
+		if fd, _ := ownLoop(s); fd >= 0 {
+			t.Error("the loop device is left")
+		}
+	}
 }
 
 func BenchmarkReadDevice(b *testing.B) {

@@ -65,6 +65,10 @@ func (d *loopDevice) attach(ctx context.Context, c Config, readOnly bool) error 
 		return systemError("open "+d.state.File, err)
 	}
 	defer unix.Close(file)
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil { // older kernels take the size that was asked for last
+		return systemError("look at "+d.state.File, err)
+	}
 	ctl, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return systemError("open /dev/loop-control", err)
@@ -102,10 +106,29 @@ func configureLoop(s State, file int, readOnly bool) error {
 	cfg := unix.LoopConfig{Fd: uint32(file), Size: SectorSize, Info: unix.LoopInfo64{Flags: flags}}
 	copy(cfg.Info.File_name[:], s.Label)
 	err = unix.IoctlLoopConfigure(loop, &cfg)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTTY) {
+		err = configureOldLoop(loop, &cfg)
+	}
 	if err != nil && !errors.Is(err, unix.EBUSY) {
 		err = systemError("configure "+s.Device, err)
 	}
 	return err
+}
+
+// configureOldLoop does the same in steps, for kernels before Linux 5.8. The device is read-only if it was opened so.
+func configureOldLoop(loop int, cfg *unix.LoopConfig) error {
+	if err := unix.IoctlSetInt(loop, unix.LOOP_SET_FD, int(cfg.Fd)); err != nil {
+		return err
+	}
+	info := cfg.Info
+	info.Flags = 0
+	err := unix.IoctlLoopSetStatus64(loop, &info)
+	if err != nil {
+		_ = unix.IoctlSetInt(loop, unix.LOOP_CLR_FD, 0)
+		return err
+	}
+	_ = unix.IoctlSetInt(loop, unix.LOOP_SET_DIRECT_IO, 1) // without it, pages are cached twice
+	return nil
 }
 
 // ownLoop opens the state's loop device if it is still the labelled one; -1 if not.

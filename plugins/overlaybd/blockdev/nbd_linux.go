@@ -72,10 +72,8 @@ func openNBD(_ context.Context, c Config) (Device, error) {
 }
 
 func (d *nbdDevice) start(c Config) error {
-	dev, err := os.OpenFile(d.state.Device, os.O_RDWR|unix.O_EXCL, 0)
-	if errors.Is(err, unix.EBUSY) {
-		return err
-	} else if err != nil {
+	dev, err := os.OpenFile(d.state.Device, os.O_RDWR, 0) // it stays open: not exclusively, or nobody else could use it
+	if err != nil {
 		return systemError("open "+d.state.Device, err)
 	}
 	if err := c.Save(d.state); err != nil {
