@@ -2,8 +2,8 @@
 // conversions.
 //
 // [Store] is the contract. [Open] gives the embedded store, which lives in a directory, belongs to one process at a
-// time and needs neither a daemon nor privileges: containerd's local content store with its metadata, leases and
-// garbage collection. [OpenEphemeral] gives the same store in a private directory that disappears with its owner, also
+// time and needs neither a daemon nor privileges: files laid out as in containerd's content store, under containerd's
+// metadata, leases and garbage collection. [OpenEphemeral] gives the same store in a private directory that disappears with its owner, also
 // when the owner is killed. Package castest holds every implementation to the contract.
 //
 // The order of use in a conversion:

@@ -31,7 +31,7 @@ type Options struct {
 	NoSync bool
 }
 
-// embedded is containerd's content store, metadata and leases over one directory:
+// embedded is files under containerd's metadata and leases, in one directory:
 //
 //	lock         held as long as the store is open
 //	meta.db      names, labels, leases (bbolt)
