@@ -390,6 +390,38 @@ func TestReuseLies(t *testing.T) {
 	}
 }
 
+// TestReuseSwapped: records that give every layer the blob of the first one are found out by Verify.
+func TestReuseSwapped(t *testing.T) {
+	for _, format := range []string{"copy", "chain", "nydus", "overlaybd", "turboci"} {
+		l := &liar{Store: openStore(t)}
+		e, c := reusing(t, formats()[format](), l)
+		s := graphtest.NewStore()
+		im := threeLayers(s)
+		e.convert(e.source(s, s.Image(im)), format, e.ref("out"))
+		im.Layers = append(slices.Clone(im.Layers), s.Layer(map[string]string{"top": "x"}))
+		src := e.source(s, s.Image(im))
+		var mu sync.Mutex
+		var first *dedup.Layer
+		l.change = func(r *dedup.Record) {
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Layer != nil && first == nil {
+				first = r.Layer
+			}
+			if r.Layer != nil {
+				r.Layer = first
+			}
+		}
+		c.calls()
+		res := e.convert(src, format, e.ref("more"))
+		if n := c.converted.Load(); n < 4 || e.count(EventWarning) == 0 {
+			t.Errorf("%s: %d layers were converted, %d warnings", format, n, e.count(EventWarning))
+		}
+		plain, _ := reusing(t, formats()[format](), nil)
+		same(t, format+": root", res.Root, plain.convert(src, format, plain.ref("out")).Root)
+	}
+}
+
 // broken is a store that fails.
 type broken struct {
 	dedup.Store

@@ -301,6 +301,25 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// What is read as a place is written the same way, and valid.
+func FuzzPlace(f *testing.F) {
+	for _, s := range []string{"docker://registry.example:5000/a/b", "oci:/a b:c", "oci-archive:/x.tar", "docker:", "oci:relative", "docker://h/", "docker://h/a:b", "", ":", "oci:/\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := dedup.ParsePlace(s)
+		if err != nil {
+			if abi.ClassOf(err) != abi.ErrInvalid {
+				t.Fatal(err)
+			}
+			return
+		}
+		if p.String() != s || p.Validate() != nil {
+			t.Fatalf("%q is %q, %v", s, p, p.Validate())
+		}
+	})
+}
+
 func Example() {
 	store := dedup.NewMemory()
 	defer store.Close()
