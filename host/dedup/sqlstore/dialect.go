@@ -93,6 +93,15 @@ func conflict(err error) bool {
 	return strings.Contains(err.Error(), "Error 1213") || strings.Contains(err.Error(), "Error 1205")
 }
 
+// absent tells that a table does not exist.
+func absent(err error) bool {
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) {
+		return state.SQLState() == "42P01"
+	}
+	return err != nil && strings.HasPrefix(err.Error(), "Error 1146")
+}
+
 // fail gives a driver's error its class.
 func fail(err error, doing string) error {
 	if err == nil {

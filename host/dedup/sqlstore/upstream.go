@@ -6,6 +6,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/host/dedup"
 	"github.com/convhost/convhost/host/transport"
 )
@@ -29,7 +30,7 @@ type UpstreamManifest struct {
 }
 
 // UpstreamLayers calls fn for every row of overlaybd_layers. Nothing in it was checked. An error of fn ends it and is
-// returned. abi.ErrIO also when there is no such table.
+// returned. abi.ErrNotFound when there is no such table.
 func UpstreamLayers(ctx context.Context, db *sql.DB, fn func(UpstreamLayer) error) error {
 	return upstream(ctx, db, "SELECT host, repo, chain_id, data_digest, data_size FROM overlaybd_layers ORDER BY host, repo, chain_id",
 		func(rows *sql.Rows) error {
@@ -55,7 +56,9 @@ func UpstreamManifests(ctx context.Context, db *sql.DB, fn func(UpstreamManifest
 
 func upstream(ctx context.Context, db *sql.DB, query string, fn func(*sql.Rows) error) error {
 	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
+	if absent(err) {
+		return abi.Errorf(abi.ErrNotFound, "dedup database: it does not have upstream's tables: %w", err)
+	} else if err != nil {
 		return fail(err, "read upstream's tables")
 	}
 	defer rows.Close()
