@@ -39,7 +39,7 @@ type Description struct {
 type OptionSpec struct {
 	Name    string
 	Help    string
-	Default string
+	Default string   // what leaving it out means, if that is a value: naming it changes nothing
 	Values  []string // the legal values, if they can be listed
 	Unknown
 }

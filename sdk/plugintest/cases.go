@@ -14,6 +14,7 @@ func Cases() []Case {
 		{"claims", "The response names every output once, and what it says of them is true.", "Messages", []string{"converts"}, (*kit).claimsTrue},
 
 		{"same bytes", "The same request gives the same bytes.", "Operations", []string{"converts"}, (*kit).sameBytes},
+		{"defaults", "An option that is named with its default gives the same bytes as one that is left out.", "Operations", []string{"same bytes"}, (*kit).defaults},
 		{"cores", "Bytes do not depend on the number of cores.", "Operations", []string{"same bytes"}, (*kit).cores},
 		{"batches", "Bytes do not depend on how much one call to the host gives.", "Entries", []string{"same bytes"}, (*kit).batches},
 		{"parallel", "Conversions at the same time do not influence each other.", "Operations", []string{"same bytes"}, (*kit).parallel},

@@ -225,6 +225,23 @@ func (k *kit) options() error {
 	return errors.Join(errs...)
 }
 
+// defaults names all defaults. Hosts take requests with and without them for one, and reuse results.
+func (k *kit) defaults() error {
+	set := map[string]string{}
+	for _, o := range k.desc.Options {
+		if o.Default != "" {
+			set[o.Name] = o.Default
+		}
+	}
+	if len(set) == 0 {
+		return notApplicable("no option has a default")
+	}
+	maps.Copy(set, k.cfg.Options)
+	return k.each(func(s *source, t *trial) error {
+		return t.same(k.convert(k.ctx, conditions{}, s, nil, &outputs{}, set))
+	})
+}
+
 func (k *kit) operations() error {
 	var errs []error
 	for op, req := range map[abi.Op]abi.Message{

@@ -141,6 +141,12 @@ func wrongPlugins(release <-chan struct{}) map[string]struct {
 			return err
 		}})},
 		"counts conversions": {"same bytes", with(wrongs{trailer: number})},
+		"minds a default that is named": {"defaults", with(wrongs{finish: func(l *sdk.Layer, r *abi.ConvertResponse) error {
+			if l.Options["mode"] != "" {
+				r.State = []byte("named")
+			}
+			return nil
+		}})},
 		"counts batches": {"batches", guestFunc(func(ctx context.Context, op abi.Op, req []byte, host abi.Host) ([]byte, error) {
 			c := &counted{Host: host}
 			return with(wrongs{trailer: func() []byte { return []byte{0, byte(c.batches)} }}).Call(ctx, op, req, c)
