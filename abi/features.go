@@ -8,7 +8,7 @@ func Features() []string {
 		"entries", "tar", "stored",
 		"digest/sha256", "digest/blake3", "crc32c",
 		"codec/lz4_block", "codec/zstd", "codec/gzip", "codec/deflate",
-		"codec/zstd:convhost-1", // of level 0
+		"codec/lz4_block:convhost-1", "codec/zstd:convhost-1", // of level 0
 		"filter/gzip", "filter/zstd",
 		"decode", "decode/prefix", "dedup/plan", "align", "rawsum", "rawsum/shared",
 		"attach",

@@ -18,7 +18,7 @@ import (
 
 // hostBytes names what the host adds to converted bytes of its own: its codecs, chunkers and digests. TestHostBytes says
 // when it must change.
-const hostBytes = "3"
+const hostBytes = "4"
 
 // inProcess begins the identity of plugins in this process, which says nothing of their code.
 const inProcess = "inprocess:"

@@ -55,4 +55,4 @@ func TestHostBytes(t *testing.T) {
 }
 
 // codecBytes are renewed together with hostBytes.
-const codecBytes = "42468e67f8b5099907fe32a3cf43b1957f5f575e9dc9f0b50a821887d7d33a3b"
+const codecBytes = "cee43d11fcc0b632985c9068d576c653280b1e848f1a8897f2ebca157a296b2a"

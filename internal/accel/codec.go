@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/lz4enc"
 	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
@@ -21,7 +22,7 @@ type codecs struct {
 	gzipEnc map[int]*gzip.Writer
 	gzipDec *gzip.Reader
 	flatEnc map[int]*flate.Writer
-	lz4     *lz4.Compressor
+	lz4     *lz4enc.Encoder
 	lz4HC   *lz4.CompressorHC
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/lz4enc"
 	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/zstd"
 )
@@ -91,10 +92,12 @@ func TestForeignDecoders(t *testing.T) {
 	}
 }
 
-// TestFeatures: the name of our encoder's version, on which output bits depend, is what hosts tell plugins.
+// TestFeatures: the names of our encoders' versions, on which output bits depend, are what hosts tell plugins.
 func TestFeatures(t *testing.T) {
-	if f := fmt.Sprintf("codec/zstd:convhost-%d", zstdenc.Version); !slices.Contains(abi.Features(), f) {
-		t.Errorf("%s is not a feature", f)
+	for name, version := range map[string]int{"codec/lz4_block": lz4enc.Version, "codec/zstd": zstdenc.Version} {
+		if f := fmt.Sprintf("%s:convhost-%d", name, version); !slices.Contains(abi.Features(), f) {
+			t.Errorf("%s is not a feature", f)
+		}
 	}
 }
 

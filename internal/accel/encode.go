@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/internal/accel/lz4enc"
 	"github.com/convhost/convhost/internal/accel/zstdenc"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
@@ -27,23 +28,20 @@ func (c *codecs) encode(codec abi.Codec, level int, dst, src []byte) ([]byte, er
 	return c.encodeDeflate(level, dst, src)
 }
 
+// encodeLZ4 has an encoder of our own for level 0, and the library's for the levels of the slow kind.
 func (c *codecs) encodeLZ4(level int, dst, src []byte) ([]byte, error) {
-	dst = slices.Grow(dst, lz4.CompressBlockBound(len(src)))
-	free := dst[len(dst):cap(dst)]
-	var n int
-	var err error
 	if level == 0 {
 		if c.lz4 == nil {
-			c.lz4 = new(lz4.Compressor)
+			c.lz4 = new(lz4enc.Encoder)
 		}
-		n, err = c.lz4.CompressBlock(src, free)
-	} else {
-		if c.lz4HC == nil {
-			c.lz4HC = new(lz4.CompressorHC)
-		}
-		c.lz4HC.Level = lz4.CompressionLevel(1 << (8 + level)) // lz4.Level1 to Level9
-		n, err = c.lz4HC.CompressBlock(src, free)
+		return c.lz4.Append(dst, src), nil
 	}
+	if c.lz4HC == nil {
+		c.lz4HC = new(lz4.CompressorHC)
+	}
+	c.lz4HC.Level = lz4.CompressionLevel(1 << (8 + level)) // lz4.Level1 to Level9
+	dst = slices.Grow(dst, lz4.CompressBlockBound(len(src)))
+	n, err := c.lz4HC.CompressBlock(src, dst[len(dst):cap(dst)])
 	if err != nil || n == 0 {
 		return nil, abi.Errorf(abi.ErrInternal, "lz4 produced nothing from %d bytes: %v", len(src), err)
 	}

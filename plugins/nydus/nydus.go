@@ -31,7 +31,7 @@ func New() sdk.Plugin { return plugin{} }
 type plugin struct{}
 
 // Version is part of every cache key: it changes when the bytes of an image would.
-const Version = "0.2.0"
+const Version = "0.3.0"
 
 // Media types and annotations of the field (nydus-snapshotter pkg/converter/constant.go).
 const (

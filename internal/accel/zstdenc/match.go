@@ -1,6 +1,10 @@
 package zstdenc
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/convhost/convhost/internal/accel/look"
+)
 
 const (
 	maxHashBits = 16
@@ -60,13 +64,13 @@ func (m *matcher) find(src []byte, from, to int) {
 			break
 		}
 		n, back := minMatch, 0
-		if x := diff(src, hit.ref+minMatch, at+minMatch); x != 0 {
+		if x := look.Diff(src, hit.ref+minMatch, at+minMatch); x != 0 {
 			n += bits.TrailingZeros64(x) / 8
 		} else {
-			n += 8 + common(src, hit.ref+minMatch+8, at+minMatch+8, to)
+			n += 8 + look.Common(src, hit.ref+minMatch+8, at+minMatch+8, to)
 		}
 		if hit.ref >= 8 { // then up to 8 bytes before may be equal as well
-			back = min(bits.LeadingZeros64(diff(src, hit.ref-8, at-8))/8, at-done)
+			back = min(bits.LeadingZeros64(look.Diff(src, hit.ref-8, at-8))/8, at-done)
 		}
 		offset := uint32(again)
 		switch {
@@ -83,8 +87,8 @@ func (m *matcher) find(src []byte, from, to int) {
 		if done >= end {
 			break
 		}
-		m.table[hash(load64(src, at+2), m.mask)] = uint32(at + 2)
-		m.table[hash(load64(src, done-2), m.mask)] = uint32(done - 2)
+		m.table[hash(look.Load64(src, at+2), m.mask)] = uint32(at + 2)
+		m.table[hash(look.Load64(src, done-2), m.mask)] = uint32(done - 2)
 		done = m.repeats(src, done, end, to)
 		at = done
 	}
@@ -102,21 +106,21 @@ func (m *matcher) search(src []byte, at, end int) found {
 	t, mask, rep := &m.table, m.mask, m.rep1
 	for step := 2; ; step++ {
 		for stop := min(end, at+patience); at < stop; at += step {
-			v := load64(src, at)
+			v := look.Load64(src, at)
 			h := hash(v, mask)
 			ref := int(t[h])
 			t[h] = uint32(at)
-			v1 := load64(src, at+1)
+			v1 := look.Load64(src, at+1)
 			h = hash(v1, mask)
 			ref1 := int(t[h])
 			t[h] = uint32(at + 1)
-			if load32(src, at+2-rep) == uint32(v>>16) {
+			if look.Load32(src, at+2-rep) == uint32(v>>16) {
 				return found{at + 2, at + 2 - rep, true}
 			}
-			if load32(src, ref) == uint32(v) {
+			if look.Load32(src, ref) == uint32(v) {
 				return found{at, ref, false}
 			}
-			if load32(src, ref1) == uint32(v1) {
+			if look.Load32(src, ref1) == uint32(v1) {
 				return found{at + 1, ref1, false}
 			}
 		}
@@ -129,15 +133,15 @@ func (m *matcher) search(src []byte, at, end int) found {
 // repeats takes matches at the last distance but one, as long as one follows the other, and returns where they end.
 func (m *matcher) repeats(src []byte, at, end, to int) int {
 	for at < end {
-		v := load64(src, at)
-		if load32(src, at-m.rep2) != uint32(v) {
+		v := look.Load64(src, at)
+		if look.Load32(src, at-m.rep2) != uint32(v) {
 			break
 		}
 		n := minMatch
-		if x := diff(src, at-m.rep2+minMatch, at+minMatch); x != 0 {
+		if x := look.Diff(src, at-m.rep2+minMatch, at+minMatch); x != 0 {
 			n += bits.TrailingZeros64(x) / 8
 		} else {
-			n += 8 + common(src, at-m.rep2+minMatch+8, at+minMatch+8, to)
+			n += 8 + look.Common(src, at-m.rep2+minMatch+8, at+minMatch+8, to)
 		}
 		m.rep1, m.rep2 = m.rep2, m.rep1
 		m.table[hash(v, m.mask)] = uint32(at)
@@ -157,21 +161,4 @@ func (m *matcher) copyLiterals(src []byte, at, n int) {
 	k := len(m.lits)
 	*(*[few]byte)(m.lits[k : k+few]) = [few]byte(src[at : at+few : len(src)])
 	m.lits = m.lits[:k+n]
-}
-
-// diff has the bits set in which the eight bytes at a and at b differ.
-func diff(src []byte, a, b int) uint64 { return load64(src, a) ^ load64(src, b) }
-
-// common counts equal bytes from a and b on, b up to to; a < b.
-func common(src []byte, a, b, to int) int {
-	start := b
-	for ; b+8 <= to; a, b = a+8, b+8 {
-		if x := diff(src, a, b); x != 0 {
-			return b - start + bits.TrailingZeros64(x)/8
-		}
-	}
-	for b < to && src[a] == src[b] {
-		a, b = a+1, b+1
-	}
-	return b - start
 }

@@ -1,6 +1,7 @@
 package zstdenc
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 )
@@ -148,7 +149,7 @@ func (w bitWriter) add(v uint64, n uint) bitWriter {
 
 // flush writes whole bytes, so that up to 7 bits stay.
 func (w bitWriter) flush(out []byte) bitWriter {
-	store64(out, w.at, w.acc)
+	binary.LittleEndian.PutUint64(out[w.at:w.at+8:len(out)], w.acc)
 	w.at += int(w.n >> 3)
 	w.acc >>= w.n &^ 7 & 63
 	w.n &= 7
