@@ -104,9 +104,6 @@ func mountRecords(t testing.TB, root string) []flatten.Record {
 			if r.SHA256, err = sum(name); err != nil {
 				return err
 			}
-			if st.Nlink > 1 {
-				groups[st.Ino] = append(groups[st.Ino], len(out))
-			}
 		case syscall.S_IFDIR:
 			r.Kind = abi.KindDir
 		case syscall.S_IFLNK:
@@ -121,6 +118,9 @@ func mountRecords(t testing.TB, root string) []flatten.Record {
 				r.Kind = abi.KindBlock
 			}
 			r.DevMajor, r.DevMinor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
+		}
+		if r.Kind != abi.KindDir && st.Nlink > 1 {
+			groups[st.Ino] = append(groups[st.Ino], len(out))
 		}
 		out = append(out, r)
 		return nil

@@ -27,3 +27,10 @@ func kernelRecords(t testing.TB, dev *rawobd.Device) []flatten.Record {
 	all := mountRecords(t, mounted(t, "ext4", "ro", loop(t, dev.File.Name())))
 	return slices.DeleteFunc(all, func(r flatten.Record) bool { return r.Path == "lost+found" })
 }
+
+// The kernel sees the tree of the source after any of many changes.
+func TestKernelExt4Wear(t *testing.T) {
+	judge.Root(t)
+	kernelHas(t, "ext4")
+	wearCases(t, kernelVerdict)
+}
