@@ -144,11 +144,11 @@ func fsckClean(t testing.TB, out string, allowed ...string) {
 	}
 }
 
-// rootNames reads lines like /12/040755/0/0/etc//.
+// rootNames reads lines like /12/040755/0/0/etc//; inode 0 means that an entry is free.
 func rootNames(out string) (names []string) {
 	for l := range strings.Lines(out) {
 		f := strings.Split(l, "/")
-		if len(f) > 6 && !slices.Contains([]string{".", "..", "lost+found"}, f[5]) {
+		if len(f) > 6 && f[1] != "0" && !slices.Contains([]string{".", "..", "lost+found"}, f[5]) {
 			names = append(names, f[5])
 		}
 	}

@@ -130,6 +130,17 @@ func (w *wear) layer() []byte {
 	return w.t.Bytes()
 }
 
+// wearSource is an image of such layers.
+func wearSource(t testing.TB, seed int) string {
+	t.Helper()
+	w := newWear(uint64(seed))
+	var tars [][]byte
+	for range 8 {
+		tars = append(tars, w.layer())
+	}
+	return sourceOf(t, "wear", tars...)
+}
+
 // wearCases judges chains of such layers, on a small device, where what is free lies in pieces.
 func wearCases(t *testing.T, verdict func(t *testing.T, dev *rawobd.Device, tree *flatten.Tree)) {
 	chains := 4
@@ -139,13 +150,8 @@ func wearCases(t *testing.T, verdict func(t *testing.T, dev *rawobd.Device, tree
 	h := newHost(t)
 	for seed := range chains {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			w := newWear(uint64(seed))
-			var tars [][]byte
-			for range 8 {
-				tars = append(tars, w.layer())
-			}
 			options := map[string]string{"vsize": "128M", "inode-ratio": "4K", "checksums": fmt.Sprint(seed%3 == 1)}
-			convertChain(t, h, sourceOf(t, "wear", tars...), "", options).each(t, verdict)
+			convertChain(t, h, wearSource(t, seed), "", options).each(t, verdict)
 		})
 	}
 }

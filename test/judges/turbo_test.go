@@ -1,6 +1,7 @@
 package judges
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -102,6 +103,9 @@ func turboCases(t *testing.T, verdict func(t *testing.T, dev *rawobd.Device, tre
 	}
 	for _, p := range []string{"linux/amd64", "linux/arm64"} {
 		run("demo/"+filepath.Base(p), demo+":demo", p, nil)
+	}
+	for seed := range 3 {
+		run(fmt.Sprint("wear", seed), wearSource(t, seed), "", map[string]string{"vsize": "128M", "inode-ratio": "4K"})
 	}
 	t.Run("debian", func(t *testing.T) { run("", debian(t), "", nil) })
 }
