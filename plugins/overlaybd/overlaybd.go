@@ -13,6 +13,9 @@
 // plugin also reads: their layers can be unpacked, checked, attached and stacked on. What differs on purpose (semantics of
 // entries, what is stored) is told in package ext4 and in docs/rationale.md.
 //
+// [NewTurbo] is the plugin of the sister format TurboOCI, whose layers hold the metadata of the file system alone and leave the data of
+// files in the original layers (packages turbo and gzindex). Either plugin reads images with layers of both sorts.
+//
 // It runs natively or in process. What it needs besides its inputs is scratch space in the system's temporary directory: the
 // compressed layer, because its size stands before it, and metadata of very large layers.
 package overlaybd

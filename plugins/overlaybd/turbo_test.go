@@ -49,7 +49,7 @@ func write(w io.Writer, p []byte) error {
 
 func TestTurboConvert(t *testing.T) {
 	holes, _ := sparse()
-	tars := append(chain(), holes)
+	all := append(chain(), holes)
 	for name, o := range map[string]map[string]string{
 		"default":    nil,
 		"base layer": {"mkfs": "false"},
@@ -59,6 +59,10 @@ func TestTurboConvert(t *testing.T) {
 		"256 GiB":    {"vsize": "256"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			tars := all
+			if o != nil {
+				tars = all[1:4] // options make no difference to most
+			}
 			im := newTurboImage().mustConvert(t, o, tars...)
 			im.mustBeSound(t)
 			im.mustHold(t, tars...)
@@ -215,13 +219,11 @@ func TestTurboTails(t *testing.T) {
 func TestTurboSameBytes(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	one := newTurboImage().mustConvert(t, nil, chain()...)
-	for _, n := range []int{2, 4} {
-		runtime.GOMAXPROCS(n)
-		again := newTurboImage().mustConvert(t, nil, chain()...)
-		for i := range one.parts {
-			if !bytes.Equal(one.parts[i], again.parts[i]) {
-				t.Errorf("layer %d differs on %d cores", i, n)
-			}
+	runtime.GOMAXPROCS(2)
+	two := newTurboImage().mustConvert(t, nil, chain()...)
+	for i := range one.parts {
+		if !bytes.Equal(one.parts[i], two.parts[i]) {
+			t.Errorf("layer %d differs on two cores", i)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"strconv"
 	"sync"
@@ -166,6 +167,9 @@ func (c *turboConverter) remote(e *abi.Entry, block uint64, blocks uint32, off i
 	at, all := int64(block)*ext4.BlockSize, int64(blocks)*ext4.BlockSize
 	n := min(all, (e.Size-off+lsmt.SectorSize-1)/lsmt.SectorSize*lsmt.SectorSize)
 	if err := c.w.diff.Remote(at, n, e.BodyOff+off); err != nil {
+		if abi.ClassOf(err) == abi.ErrLimit {
+			err = fmt.Errorf("%w: a TurboOCI layer points to at most about a million files with data; convert with format overlaybd instead", err)
+		}
 		return err
 	}
 	if n < all && c.covered(at+n, at+all) {

@@ -58,7 +58,7 @@ func TestUpstream(t *testing.T) {
 
 // Whatever is read in whatever order is what gzip gives; every entry but the first stands before a multiple of the span or on it.
 func TestRandomAccess(t *testing.T) {
-	raw := sample(3 << 20)
+	raw := sample(1300 << 10)
 	for name, gz := range map[string][]byte{
 		"level 1": gzipped(t, raw, 1), "level 9": gzipped(t, raw, 9), "stored": gzipped(t, raw, 0), "flushed": flushed(t, raw, 5000),
 		"zeros behind": append(gzipped(t, raw, 6), make([]byte, 3000)...), "empty": gzipped(t, nil, 6),
