@@ -3,6 +3,7 @@ package ext4_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -169,4 +170,93 @@ func TestRemote(t *testing.T) {
 		}
 	}
 	judge(t, dev)
+}
+
+// elsewhere has no content of some blocks.
+type elsewhere struct {
+	*ext4.Overlay
+	absent map[uint64]bool
+}
+
+func (d *elsewhere) ReadAt(p []byte, off int64) (int, error) {
+	for at := off; at < off+int64(len(p)); at += ext4.BlockSize {
+		if d.absent[uint64(at)/ext4.BlockSize] {
+			return 0, abi.Errorf(abi.ErrCorrupt, "block %d: %w", at/ext4.BlockSize, ext4.ErrAbsent)
+		}
+	}
+	return d.Overlay.ReadAt(p, off)
+}
+
+// Data of lower files is not needed, also where its blocks become metadata; sparse files are written though the others stay elsewhere.
+func TestAbsent(t *testing.T) {
+	const size = 2 << 20
+	base := &elsewhere{Overlay: ext4.NewOverlay(nil, size, nil), absent: map[uint64]bool{}}
+	remote := func(_ *abi.Entry, block uint64, blocks uint32, _ int64) error {
+		for k := range uint64(blocks) {
+			base.absent[block+k] = true
+		}
+		return nil
+	}
+	apply := func(ap *ext4.Applier, err error, entries ...abi.Entry) {
+		t.Helper()
+		for i := range entries {
+			if err == nil {
+				err = ap.Apply(t.Context(), &entries[i], strings.NewReader(strings.Repeat("s", int(entries[i].Size))))
+			}
+		}
+		if err == nil {
+			_, err = ap.Commit()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ap, err := ext4.Format(base, ext4.MkfsOptions{InodeRatio: 4096}, ext4.Options{Remote: remote})
+	apply(ap, err, abi.Entry{Kind: abi.KindRegular, Path: "big", Size: size / 2})
+	lower := len(base.absent)
+	if lower != size/2/ext4.BlockSize {
+		t.Fatal(lower)
+	}
+	// The file goes, and directories take its place: the device has no room elsewhere.
+	gone := []abi.Entry{{Kind: abi.KindRegular, Flags: abi.EntryWhiteout, Path: ".wh.big"}}
+	top := &elsewhere{Overlay: ext4.NewOverlay(base, size, nil), absent: base.absent}
+	ap, err = ext4.NewApplier(top, ext4.Options{Remote: remote})
+	apply(ap, err, gone...)
+	if top.Changed() == 0 {
+		t.Fatal("nothing changed")
+	}
+	var dirs []abi.Entry
+	for i := range 120 {
+		dirs = append(dirs, abi.Entry{Kind: abi.KindDir, Path: fmt.Sprintf("d%03d", i), Mode: 0o755})
+	}
+	dirs = append(dirs, abi.Entry{Kind: abi.KindRegular, Flags: abi.EntrySparse, Path: "sparse", Size: 100_000})
+	next := &elsewhere{Overlay: ext4.NewOverlay(top, size, nil), absent: base.absent}
+	before := len(base.absent)
+	ap, err = ext4.NewApplier(next, ext4.Options{Remote: remote})
+	apply(ap, err, dirs...)
+	if len(base.absent) != before {
+		t.Error("a sparse file stays elsewhere")
+	}
+	reused := 0
+	for _, r := range next.Changes() {
+		for b := r.Block; b < r.Block+r.Count; b++ {
+			if base.absent[b] {
+				reused++
+			}
+		}
+	}
+	if reused == 0 {
+		t.Error("no block was used again: the test shows nothing")
+	}
+	im, err := ext4.Open(next.Overlay, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, f, err := im.Stat("sparse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(f); err != nil || string(b) != strings.Repeat("s", 100_000) {
+		t.Error(len(b), err)
+	}
 }
