@@ -116,6 +116,31 @@ func TestReuseRegistry(t *testing.T) {
 	}
 }
 
+// TestReuseFromSourceRegistry: what the registry of the source has is fetched for a target that is elsewhere.
+func TestReuseFromSourceRegistry(t *testing.T) {
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	e, c := reusing(t, overlaybd.New(), openStore(t))
+	reg, host := countedRegistry(t)
+	d := e.image(demo)
+	src := "docker://" + host + "/team/app:v1"
+	e.copyTo(d, d.Root, src)
+	first := e.convert(src, "overlaybd", "docker://"+host+"/team/app-obd:v1")
+	c.calls()
+	reg.take()
+	res, err := e.Convert(t.Context(), ConvertRequest{Source: src, Targets: []Target{{Format: "overlaybd", Dest: e.ref("out")}}})
+	e.ok(err)
+	same(t, "calls", c.calls(), "0 converted, 0 merged")
+	same(t, "root", res[0].Root, first.Root)
+	for _, p := range reg.paths {
+		if strings.HasPrefix(p, "GET /v2/team/app/blobs/") && !strings.Contains(p, d.Root.Manifests()[0].ConfigNode().Desc.Digest.String()) &&
+			!strings.Contains(p, d.Root.Manifests()[1].ConfigNode().Desc.Digest.String()) {
+			t.Errorf("a layer of the source was read: %s", p)
+		}
+	}
+	e.convert(src, "overlaybd", e.ref("again")) // verified
+	same(t, "calls", c.calls(), "0 converted, 0 merged")
+}
+
 // TestMountLent: layers of the source that the result refers to are mounted from the source's repository.
 func TestMountLent(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
