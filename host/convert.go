@@ -46,16 +46,18 @@ func (h *Host) Convert(ctx context.Context, req ConvertRequest) ([]Result, error
 		if err != nil {
 			return err
 		}
-		for look := true; ; look = false {
+		for look := lookAll; ; {
 			convs, err := h.conversions(ctx, src, req, dests, look)
 			if err == nil {
 				results, err = h.attempt(ctx, convs, sel, req)
 			}
 			h.closeAll(convs)
-			if len(results) > 0 || !suspect(ctx, err, convs) {
+			next, again := suspect(ctx, err, convs)
+			if len(results) > 0 || !again {
 				return err
 			}
-			h.emit(Event{Kind: EventWarning, Message: fmt.Sprintf("what earlier conversions left is of no use, everything is converted anew: %v", err)})
+			look = next
+			h.emit(Event{Kind: EventWarning, Message: fmt.Sprintf("what earlier conversions left is of no use, it is converted anew: %v", err)})
 		}
 	})
 	return results, err
@@ -146,7 +148,7 @@ type conversion struct {
 	rewritten *graph.Rewritten
 }
 
-func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest, refs []transport.Reference, look bool) ([]*conversion, error) {
+func (h *Host) conversions(ctx context.Context, src *source, req ConvertRequest, refs []transport.Reference, look look) ([]*conversion, error) {
 	layers := h.cfg.limits.Layers
 	if layers <= 0 {
 		layers = max(h.cfg.jobs, 1)

@@ -23,7 +23,7 @@ func (c *conversion) mountLent(ctx context.Context, t transport.Target, desc oci
 			from = append(from, p)
 		}
 	}
-	if c.reuse != nil && c.reuse.look {
+	if c.reuse != nil && c.reuse.look > lookNowhere {
 		from = append(from, c.reuse.places.known(ctx, desc.Digest)...)
 	}
 	for _, p := range from {

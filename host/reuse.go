@@ -26,12 +26,21 @@ func WithDedup(s dedup.Store) Option { return func(c *config) { c.dedup = s } }
 // storeTime is how long one question to the dedup store may take: longer, and converting is the better way.
 var storeTime = 20 * time.Second
 
+// look says what an attempt takes over; the next one takes less.
+type look int
+
+const (
+	lookNowhere look = iota
+	lookLayers       // but not whole images
+	lookAll
+)
+
 // reuse is what one conversion takes from earlier ones and leaves to later ones. A nil reuse does neither.
 type reuse struct {
 	c      *conversion
 	store  dedup.Store
 	engine dedup.Engine
-	look   bool // not if an attempt has failed on what was found
+	look   look
 
 	places places
 
@@ -53,7 +62,7 @@ type madeImage struct {
 }
 
 // newReuse returns nil without a store, or if nobody can say what code runs.
-func (c *conversion) newReuse(look bool) *reuse {
+func (c *conversion) newReuse(look look) *reuse {
 	h := c.host
 	if h.cfg.dedup == nil {
 		return nil
@@ -121,7 +130,7 @@ func (u *reuse) drop(ctx context.Context, key dedup.Key) {
 
 // layer returns what an earlier conversion made of a layer, nil if there is nothing or its bytes are nowhere.
 func (u *reuse) layer(ctx context.Context, desc ocispec.Descriptor, req *abi.ConvertRequest) *converted {
-	if u == nil || !u.look {
+	if u == nil || u.look < lookLayers {
 		return nil
 	}
 	key := u.layerKey(req)
@@ -170,7 +179,7 @@ func (u *reuse) confirm(converted []graph.Mapped) error {
 	}
 	for _, m := range converted {
 		if want, ok := u.expect[m.Source.Desc.Digest]; ok && want.Digest != m.Target.Digest {
-			return &staleError{abi.Errorf(abi.ErrDigest, "manifest %s became %s, what was recorded of it makes %s", m.Source.Desc.Digest, want.Digest, m.Target.Digest)}
+			return &staleError{abi.Errorf(abi.ErrDigest, "manifest %s became %s, what was recorded of it makes %s", m.Source.Desc.Digest, want.Digest, m.Target.Digest), lookLayers}
 		}
 	}
 	return nil
@@ -189,7 +198,7 @@ func (u *reuse) tell(desc ocispec.Descriptor, output int64) {
 
 // image returns what an earlier conversion made of a whole image, nil if there is nothing or its bytes are nowhere.
 func (u *reuse) image(ctx context.Context, n *graph.Node) *graph.Conversion {
-	if u == nil || !u.look {
+	if u == nil || u.look < lookAll {
 		return nil
 	}
 	key := u.manifestKey(n)
@@ -276,24 +285,28 @@ func (u *reuse) gone(ctx context.Context, blob digest.Digest) {
 	}
 }
 
-// staleError says that a blob of an earlier conversion could not be had after all.
-type staleError struct{ err error }
+// staleError says that a record or blob of an earlier conversion could not be used after all, and what still can.
+type staleError struct {
+	err  error
+	next look
+}
 
 func (e *staleError) Error() string { return e.err.Error() }
 func (e *staleError) Unwrap() error { return e.err }
 
-// suspect says whether a failure may be the fault of what was taken over: then everything is converted anew, and if
-// that fails as well, its error is the true one.
-func suspect(ctx context.Context, err error, convs []*conversion) bool {
+// suspect says whether a failure may be the fault of what was taken over, and what the next attempt may take: the last one
+// takes nothing, and if that fails as well, its error is the true one.
+func suspect(ctx context.Context, err error, convs []*conversion) (next look, again bool) {
 	if err == nil || ctx.Err() != nil || !slices.ContainsFunc(convs, func(c *conversion) bool { return c.reuse.any() }) {
-		return false
+		return 0, false
 	}
-	if errors.As(err, new(*staleError)) {
-		return true
+	var stale *staleError
+	if errors.As(err, &stale) {
+		return stale.next, true
 	}
 	switch abi.ClassOf(err) {
 	case abi.ErrCorrupt, abi.ErrTruncated, abi.ErrDigest, abi.ErrPlugin, abi.ErrMismatch, abi.ErrInvalid, abi.ErrInternal:
-		return true
+		return lookNowhere, true
 	}
-	return false
+	return 0, false
 }

@@ -209,7 +209,7 @@ func (c *conversion) openConverted(ctx context.Context, desc ocispec.Descriptor)
 	if err := c.reuse.places.pulls.get(ctx, desc); err != nil {
 		if ctx.Err() == nil {
 			c.reuse.gone(ctx, desc.Digest)
-			err = &staleError{err}
+			err = &staleError{err: err}
 		}
 		return nil, err
 	}
