@@ -3,7 +3,10 @@ package transport
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -42,6 +45,9 @@ func writeDockerArchive(ctx context.Context, t *archiveTarget, w *tarWriter, roo
 	return writeDockerImage(ctx, t, w, m)
 }
 
+// snapshotPrefix begins the annotations of layers that containerd hands to snapshotters: what lazy formats are known and read by.
+const snapshotPrefix = "containerd.io/snapshot/"
+
 func writeDockerImage(ctx context.Context, t *archiveTarget, w *tarWriter, m ocispec.Manifest) error {
 	if !images.IsConfigType(m.Config.MediaType) {
 		return abi.Errorf(abi.ErrUnsupported, "a docker archive holds images only, not a config of type %s", m.Config.MediaType)
@@ -57,6 +63,11 @@ func writeDockerImage(ctx context.Context, t *archiveTarget, w *tarWriter, m oci
 	for _, l := range m.Layers {
 		if !isTarLayer(l.MediaType) {
 			return abi.Errorf(abi.ErrUnsupported, "a docker archive holds tar layers only, not %s (layer %s)", l.MediaType, l.Digest)
+		}
+		for _, key := range slices.Sorted(maps.Keys(l.Annotations)) {
+			if strings.HasPrefix(key, snapshotPrefix) {
+				return abi.Errorf(abi.ErrUnsupported, "a docker archive has no place for annotations, and layer %s could not be read without %s: use oci-archive:", l.Digest, key)
+			}
 		}
 		name := l.Digest.Encoded() + ".tar"
 		item.Layers = append(item.Layers, name)

@@ -125,12 +125,17 @@ func TestDockerArchiveRefusesOtherLayers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.tar")
 	s := &sample{blobs: map[digest.Digest][]byte{}}
 	s.root = s.addManifest("amd64", []ocispec.Descriptor{s.add("application/vnd.example.lazy", []byte("x"))}, []byte("x"))
-	for _, c := range []*sample{s, newSample(10)} {
+	lazy := &sample{blobs: map[digest.Digest][]byte{}}
+	tar := layerTar("a", 10)
+	l := lazy.add(ocispec.MediaTypeImageLayer, tar)
+	l.Annotations = map[string]string{"containerd.io/snapshot/overlaybd/blob-size": "10"}
+	lazy.root = lazy.addManifest("amd64", []ocispec.Descriptor{l}, tar)
+	for _, c := range []*sample{s, newSample(10), lazy} {
 		dst := openTarget(t, "docker-archive:"+path, transport.Options{})
 		c.push(t, dst)
 		err := dst.Publish(t.Context(), c.root)
 		wantClass(t, "publish", err, abi.ErrUnsupported)
-		if !strings.Contains(err.Error(), "vnd.example.lazy") && !strings.Contains(err.Error(), "image.index.v1") {
+		if !strings.Contains(err.Error(), "vnd.example.lazy") && !strings.Contains(err.Error(), "image.index.v1") && !strings.Contains(err.Error(), "blob-size") {
 			t.Errorf("the type is not named: %v", err)
 		}
 		dst.Close()
