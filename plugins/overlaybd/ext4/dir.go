@@ -1,6 +1,7 @@
 package ext4
 
 import (
+	"bytes"
 	"fmt"
 )
 
@@ -94,7 +95,7 @@ func (v *volume) eachIn(p []byte, log uint32, at int64, fn func(d dirent, name [
 		}
 		if ino := u32(p, off); ino != 0 && !isDots(name) {
 			if ino > v.inodeCount {
-				return bad(at+int64(off), "inode of a directory entry", ino, fmt.Sprintf("at most %d", v.inodeCount))
+				return v.badEntry(ino, at+int64(off))
 			}
 			if err := checkName(name, at+int64(off)); err != nil {
 				return err
@@ -109,15 +110,17 @@ func (v *volume) eachIn(p []byte, log uint32, at int64, fn func(d dirent, name [
 	return nil
 }
 
+func (v *volume) badEntry(ino uint32, at int64) error {
+	return bad(at, "inode of a directory entry", ino, fmt.Sprintf("at most %d", v.inodeCount))
+}
+
 func isDots(name []byte) bool {
 	return len(name) == 1 && name[0] == '.' || len(name) == 2 && name[0] == '.' && name[1] == '.'
 }
 
 func checkName(name []byte, at int64) error {
-	for _, c := range name {
-		if c == 0 || c == '/' {
-			return bad(at, "name in a directory", fmt.Sprintf("%q", name), "without slash and NUL")
-		}
+	if bytes.IndexByte(name, '/') >= 0 || bytes.IndexByte(name, 0) >= 0 {
+		return bad(at, "name in a directory", fmt.Sprintf("%q", name), "without slash and NUL")
 	}
 	if len(name) == 0 {
 		return bad(at, "name in a directory", "empty", "1 to 255 bytes")
@@ -217,14 +220,21 @@ func (v *volume) lookupIn(n *inode, m *extentMap, log uint32, name string) (foun
 	if err != nil {
 		return nil, err
 	}
-	err = v.eachIn(b.data, log, int64(b.n)*BlockSize, func(d dirent, s []byte) bool {
-		if string(s) != name {
-			return true
+	p, at, prev := b.data, int64(b.n)*BlockSize, -1
+	for off := 0; off < BlockSize; {
+		size, s, err := v.record(p, off, at)
+		if err != nil {
+			return nil, err
 		}
-		hit := d // a copy, so that d needs no memory of its own
-		hit.name = name
-		found = &hit
-		return false
-	})
-	return found, err
+		if string(s) == name && !isDots(s) {
+			if ino := u32(p, off); ino > v.inodeCount {
+				return nil, v.badEntry(ino, at+int64(off))
+			} else if ino != 0 {
+				return &dirent{ino: ino, typ: p[off+7], log: log, off: off, prev: prev, name: name}, nil
+			}
+		}
+		prev = off
+		off += size
+	}
+	return nil, nil
 }
