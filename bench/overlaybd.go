@@ -94,7 +94,7 @@ func overlaybdSubjects(work, program, tools string, w workload) ([]*process, err
 		out = append(out, &process{name: rt, run: func(ctx context.Context, s *sample) error {
 			dst := filepath.Join(work, "out")
 			defer os.RemoveAll(dst)
-			err := s.exec(ctx, program, "convert", "oci:"+src+":x", "oci:"+dst+":x", "--format", "overlaybd", "--runtime", rt, "--work-dir", work)
+			err := s.exec(ctx, program, "convert", "--dedup", "off", "oci:"+src+":x", "oci:"+dst+":x", "--format", "overlaybd", "--runtime", rt, "--work-dir", work)
 			if err != nil {
 				return err
 			}
