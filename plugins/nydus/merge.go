@@ -103,7 +103,7 @@ func addTree(merger *rafs6.Merger, boot, state []byte, id string) error {
 	if err != nil {
 		return err
 	}
-	return merger.Add(tree, id)
+	return merger.Take(tree, id)
 }
 
 // bootLevel is the gzip level of the bootstrap layer. Nothing else happens while it is written: higher levels take twice as

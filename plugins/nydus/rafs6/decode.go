@@ -44,6 +44,7 @@ type loader struct {
 	links    map[uint32]int32 // nid -> inode of files with several names
 	prefetch []uint32
 	first    map[uint32]int32 // nids of the prefetch table -> node
+	unnamed  int              // how many of them have none yet
 }
 
 // rule reports a broken rule behind which reading can go on.
@@ -91,7 +92,7 @@ func (l *loader) load() error {
 	if err := l.tree(); err != nil {
 		return err
 	}
-	l.t.seal()
+	l.t.sealSorted() // names are in order, or were refused
 	return l.finish()
 }
 

@@ -17,22 +17,23 @@ func (l *loader) readChunks(off, size uint64) error {
 	var prev *chunk
 	for k := 0; k < len(p)/chunkRecSize; k++ {
 		at := int64(off) + int64(chunkRecSize*k)
-		c, err := l.readChunk(p[chunkRecSize*k:], at)
-		if err != nil {
-			return err
-		}
-		if c == nil {
+		c, n := l.t.chunks.next()
+		if err := l.readChunk(c, p[chunkRecSize*k:], at); err != nil {
+			l.t.chunks.drop()
+			if err = l.rule(err); err != nil {
+				return err
+			}
 			continue
 		}
-		n := l.t.chunks.add(*c)
-		c = l.t.chunks.at(n)
 		if prev != nil && (bytes.Compare(prev.digest[:], c.digest[:]) > 0 || prev.digest == c.digest && prev.blob >= c.blob) {
 			l.note(badBoot(at, "chunk table entry", "out of order or repeated", "sorted by digest and blob"))
 		}
 		prev = c
 		l.keys = append(l.keys, uint64(c.blob)<<56|uint64(c.index)<<32|uint64(uint32(n)))
 	}
-	slices.Sort(l.keys)
+	if !l.dealKeys() {
+		slices.Sort(l.keys)
+	}
 	for k := 1; k < len(l.keys); k++ {
 		if l.keys[k]>>32 == l.keys[k-1]>>32 {
 			c := l.t.chunks.at(int32(uint32(l.keys[k])))
@@ -44,25 +45,44 @@ func (l *loader) readChunks(off, size uint64) error {
 	return nil
 }
 
-// readChunk reads one entry; nil with nil means that its violation was recorded.
-func (l *loader) readChunk(p []byte, at int64) (*chunk, error) {
-	u32 := func(o int) uint32 { return le.Uint32(p[o:]) }
-	u64 := func(o int) uint64 { return le.Uint64(p[o:]) }
-	c := &chunk{flags: u32(36), stored: u32(40), raw: u32(44), offset: u64(48), expanded: u64(56), inode: u64(64), index: u32(72), crc: u32(76)}
-	copy(c.digest[:], p[:32])
-	if u32(32) >= uint32(len(l.t.blobs)) {
-		return nil, l.rule(badBoot(at+32, "chunk's blob", udec(u32(32)), "less than "+dec(len(l.t.blobs))))
+// dealKeys sorts the keys of a layer, whose one blob has chunks 0 to n-1: each key knows its place.
+func (l *loader) dealKeys() bool {
+	out := make([]uint64, len(l.keys))
+	for _, k := range l.keys {
+		index := k >> 32
+		if index >= uint64(len(out)) || out[index] != 0 {
+			return false
+		}
+		out[index] = k + 1 // not 0
 	}
-	c.blob = uint16(u32(32))
+	for k := range out {
+		out[k]--
+	}
+	l.keys = out
+	return true
+}
+
+// readChunk reads one entry into c, which is zero.
+func (l *loader) readChunk(c *chunk, p []byte, at int64) error {
+	p = p[:chunkRecSize]
+	copy(c.digest[:], p)
+	c.flags, c.stored, c.raw = le.Uint32(p[36:]), le.Uint32(p[40:]), le.Uint32(p[44:])
+	c.offset, c.expanded, c.inode = le.Uint64(p[48:]), le.Uint64(p[56:]), le.Uint64(p[64:])
+	c.index, c.crc = le.Uint32(p[72:]), le.Uint32(p[76:])
+	blob := le.Uint32(p[32:])
+	if blob >= uint32(len(l.t.blobs)) {
+		return badBoot(at+32, "chunk's blob", udec(blob), "less than "+dec(len(l.t.blobs)))
+	}
+	c.blob = uint16(blob)
 	b := &l.t.blobs[c.blob]
 	data := b.dataSize()
 	if c.flags&^(chunkCompressed|chunkHasCRC) == 0 && c.raw > 0 && c.raw <= l.t.chunkSize && c.stored > 0 && c.stored <= c.raw &&
 		(c.flags&chunkCompressed != 0) == (c.stored < c.raw) && c.offset <= data && uint64(c.stored) <= data-c.offset &&
 		c.expanded%blockSize == 0 && c.expanded <= b.UncompressedSize &&
 		roundup(uint64(c.raw), blockSize) <= b.UncompressedSize-c.expanded && c.index < b.ChunkCount {
-		return c, nil
+		return nil
 	}
-	return nil, l.rule(l.chunkRule(c, b, data, at))
+	return l.chunkRule(c, b, data, at)
 }
 
 // chunkRule says which rule a chunk table entry breaks.
@@ -92,7 +112,10 @@ func (l *loader) chunkRule(c *chunk, b *Blob, data uint64, at int64) error {
 // findChunk returns the number of chunk index of blob in the chunk table.
 func (l *loader) findChunk(blob uint8, index uint32) (uint32, bool) {
 	key := uint64(blob)<<56 | uint64(index)<<32
-	k, _ := slices.BinarySearch(l.keys, key)
+	k := int(index) // where it is in a layer
+	if k >= len(l.keys) || l.keys[k]>>32 != key>>32 {
+		k, _ = slices.BinarySearch(l.keys, key)
+	}
 	if k == len(l.keys) || l.keys[k]>>32 != key>>32 {
 		return 0, false
 	}

@@ -29,7 +29,7 @@
 //	    f, err := rafs6.OpenBlob(r, size)      // find image.boot, read and decompress f.Boot
 //	    tree, err := rafs6.Open(boot)
 //	    err = tree.ApplyState(state)
-//	    err = m.Add(tree, blobID)              // tree may be dropped now
+//	    err = m.Take(tree, blobID)             // tree must not be used any more; Add leaves it as it is
 //	image, err := m.Finish()
 //	size, err := image.WriteBootstrap(w)
 //	ok := rafs6.Single(boot, state, …)                    // instead of all that, for an image of one layer

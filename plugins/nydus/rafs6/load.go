@@ -14,6 +14,7 @@ func (l *loader) tree() error {
 	for _, nid := range l.prefetch {
 		l.first[nid] = -1
 	}
+	l.unnamed = len(l.first)
 	ino, err := l.readInode(l.rootNid)
 	if err != nil {
 		return err
@@ -55,10 +56,11 @@ func (l *loader) at(nid uint32) int64 { return l.meta + int64(nid)*32 }
 
 // named notes node n for the prefetch table.
 func (l *loader) named(n int32) {
-	if len(l.first) > 0 {
+	if l.unnamed > 0 {
 		nid := l.t.inodeOf(n).nid
 		if v, ok := l.first[nid]; ok && v < 0 {
 			l.first[nid] = n
+			l.unnamed--
 		}
 	}
 }
@@ -333,23 +335,38 @@ func badEntryIn(err error, off int64) error {
 
 // child returns the inode for a directory entry: the one that is there for another name of a file, else a new one.
 func (l *loader) child(nid uint32, off int64) (int32, error) {
-	if ino, ok := l.links[nid]; ok {
-		return ino, nil
-	}
-	if l.dirs[nid] {
-		return 0, badBoot(off, "directory", "reached twice (nid "+udec(nid)+")", "one parent")
+	shared := l.shared(nid)
+	if shared {
+		if ino, ok := l.links[nid]; ok {
+			return ino, nil
+		}
 	}
 	ino, err := l.readInode(nid)
 	if err != nil {
 		return 0, err
 	}
-	switch i := l.t.inodes.at(ino); {
-	case i.isDir():
+	if l.t.inodes.at(ino).isDir() {
+		if l.dirs[nid] {
+			return 0, badBoot(off, "directory", "reached twice (nid "+udec(nid)+")", "one parent")
+		}
 		l.dirs[nid] = true
-	case i.isReg() && i.blk > 1:
+	} else if shared {
 		l.links[nid] = ino
 	}
 	return ino, nil
+}
+
+// shared reports whether an inode is a regular file that claims several links.
+func (l *loader) shared(nid uint32) bool {
+	p, err := l.bytes(l.at(nid), compactSize, "")
+	if err != nil || uint32(le.Uint16(p[4:]))&modeType != modeReg {
+		return false
+	}
+	if le.Uint16(p)&1 == 0 {
+		return le.Uint16(p[6:]) > 1
+	}
+	p, err = l.bytes(l.at(nid), inodeSize, "")
+	return err == nil && le.Uint32(p[44:]) > 1
 }
 
 // finish compares what the tree is with what the bootstrap claims, and resolves the prefetch table.

@@ -2,6 +2,7 @@ package rafs6
 
 import (
 	"bytes"
+	"math/bits"
 	"unicode/utf8"
 
 	"github.com/convhost/convhost/abi"
@@ -50,6 +51,31 @@ func (m *Merger) Add(layer *Tree, blobID string) error {
 	if err := c.run(blobID); err != nil {
 		return err
 	}
+	m.n++
+	return nil
+}
+
+// Take is Add for a layer that nobody needs any more: the tree of the lowest becomes the image's, without a copy.
+func (m *Merger) Take(layer *Tree, blobID string) error {
+	if m.t != nil || len(layer.blobs) > 1 || !textOK([]byte(blobID)) || len(blobID) > 64 {
+		return m.Add(layer, blobID)
+	}
+	for k := range layer.blobs {
+		layer.blobs[k].ID = blobID
+		layer.blobs[k].Features &^= FeatInlinedMeta
+	}
+	layer.nodes.at(root).flags = nodeImplied // as in a new tree
+	layer.index, layer.used = make([]uint64, 1<<bits.Len(uint(2*len(layer.order)))), 0
+	for _, n := range layer.order {
+		v, name := layer.nodes.at(n), layer.name(n)
+		if _, _, ok := whiteout(name); ok && m.o.Correct {
+			v.flags |= nodeDead
+			continue
+		}
+		v.flags &^= nodeFresh
+		layer.link(layer.hash(v.parent, name), n)
+	}
+	m.t, m.last = layer, layer.flags
 	m.n++
 	return nil
 }

@@ -130,3 +130,53 @@ func TestSingleRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestTake: a merge that uses up its layers gives the same bytes as one that copies them.
+func TestTake(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	done := 0
+	for n := range 2000 {
+		var boots, states [][]byte
+		var all [][]tarEntry
+		for range 1 + n%3 {
+			entries := randomLayer(r, true, true)
+			boot, state, err := ownLayer(t, plainOptions, entries)
+			if err != nil {
+				break
+			}
+			boots, states, all = append(boots, boot), append(states, state), append(all, entries)
+		}
+		o := MergeOptions{Correct: n%2 == 0, Prefetch: []string{"/a", "/b"}}
+		merge := func(add func(*Merger, *Tree, string) error) ([]byte, error) {
+			m := NewMerger(o)
+			for k := range boots {
+				tree, err := Open(boots[k])
+				if err == nil {
+					err = tree.ApplyState(states[k])
+				}
+				if err == nil {
+					err = add(m, tree, strings.Repeat(string(rune('a'+k)), 64))
+				}
+				if err != nil {
+					return nil, err
+				}
+			}
+			image, err := m.Finish()
+			if err != nil {
+				return nil, err
+			}
+			return image.Bootstrap()
+		}
+		want, wantErr := merge((*Merger).Add)
+		got, err := merge((*Merger).Take)
+		if abi.ClassOf(err) != abi.ClassOf(wantErr) || !bytes.Equal(got, want) {
+			t.Fatalf("case %d: differs from byte %#x, errors %v and %v\n%s", n, firstDiff(got, want), err, wantErr, dump(all))
+		}
+		if wantErr == nil {
+			done++
+		}
+	}
+	if t.Logf("%d compared", done); done < 500 {
+		t.Error("too few cases compared")
+	}
+}

@@ -151,6 +151,14 @@ func (t *Tree) chunk(n uint32) Chunk {
 // seal fixes the order of the walk and what follows from it: children, link counts, inode numbers. Names that are
 // not reachable any more drop out. It is called again after each change.
 func (t *Tree) seal() {
+	byName := func(a, b int32) int { return bytes.Compare(t.name(a), t.name(b)) }
+	t.sealBy(func(kids []int32) { slices.SortFunc(kids, byName) })
+}
+
+// sealSorted is seal for a tree in which the names of each directory were added in order.
+func (t *Tree) sealSorted() { t.sealBy(func([]int32) {}) }
+
+func (t *Tree) sealBy(sort func(kids []int32)) {
 	n := t.nodes.n
 	start := make([]uint32, n+1)
 	for i := int32(1); i < n; i++ {
@@ -176,12 +184,11 @@ func (t *Tree) seal() {
 	}
 	t.order, t.dirs = make([]int32, 0, len(kids)), t.dirs[:0]
 	t.inodes.at(t.nodes.at(root).inode).ino = 1
-	byName := func(a, b int32) int { return bytes.Compare(t.name(a), t.name(b)) }
 	for stack := []int32{root}; len(stack) > 0; {
 		d := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		ks := kids[start[d]:start[d+1]]
-		slices.SortFunc(ks, byName)
+		sort(ks)
 		stack = t.sealDir(d, ks, stack)
 	}
 }
