@@ -319,8 +319,11 @@ func (j *attaching) fail(a *Attachment, err error) error {
 	return err
 }
 
-// cleanTimeout is how long cleaning up may take.
-const cleanTimeout = 30 * time.Second
+// How long cleaning up may take, and how long a server may take until it notices that it has nothing to serve.
+const (
+	cleanTimeout  = 30 * time.Second
+	noticeTimeout = 10 * time.Second
+)
 
 func (j *attaching) located(err error) error {
 	return &Error{Op: "attach", Format: j.plugin.info.Name, Manifest: j.node.Desc, Platform: platformOf(j.node), Layer: -1, Err: err}

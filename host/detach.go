@@ -71,7 +71,7 @@ func (h *Host) detachOther(ctx context.Context, s *record, place place, force bo
 
 // ended waits until nobody serves an attachment any more, and removes its directory.
 func (h *Host) ended(ctx context.Context, s *record, place place) error {
-	wait, cancel := context.WithTimeout(ctx, cleanTimeout)
+	wait, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
 	l, err := lockfile.Lock(wait, place.lock())
 	switch {
@@ -86,12 +86,10 @@ func (h *Host) ended(ctx context.Context, s *record, place place) error {
 	return place.remove()
 }
 
-// detachHung gives the serving process a moment, and then ends it.
+// detachHung is detachOther by force; a process that only serves the attachment and does not notice is ended.
 func (h *Host) detachHung(ctx context.Context, s *record, place place) error {
-	moment, cancel := context.WithTimeout(ctx, cleanTimeout/3)
-	defer cancel()
-	err := h.detachOther(moment, s, place, false)
-	if err == nil || ctx.Err() != nil {
+	err := h.detachOther(ctx, s, place, true)
+	if !errors.Is(err, abi.ErrTimeout) || ctx.Err() != nil {
 		return err
 	}
 	if err := endProcess(s.Process, place.lock()); err != nil {

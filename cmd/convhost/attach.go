@@ -119,6 +119,16 @@ func (f *attachFlags) complete(cmd *cobra.Command) error {
 	return nil
 }
 
+// hints knows that attaching takes rights that reading an image does not.
+func (f *attachFlags) hints(e engine) func(error) string {
+	return func(err error) string {
+		if at := (*host.Error)(nil); errors.As(err, &at) && at.Op == "attach" && abi.ClassOf(err) == abi.ErrDenied && os.Geteuid() > 0 {
+			return "block devices take root; -o device=socket serves the image to programs without"
+		}
+		return hints{engine: e, sources: []string{f.req.Image}, formats: []string{f.req.Format}}.of(err)
+	}
+}
+
 // attached is the answer of attach.
 type attached struct {
 	host.AttachmentInfo
@@ -128,7 +138,7 @@ type attached struct {
 // attach serves in this process until it is interrupted.
 func (a *app) attach(ctx context.Context, f attachFlags) error {
 	return a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{f.req.Image}, formats: []string{f.req.Format}}.of
+		a.ask = f.hints(e)
 		at, err := e.Attach(ctx, f.req)
 		if err != nil {
 			return err

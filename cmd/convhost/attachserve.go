@@ -144,7 +144,7 @@ func (a *app) serveAttachment(ctx context.Context, f attachFlags) error {
 		}
 	}
 	err := a.withEngine(ctx, func(ctx context.Context, e engine) error {
-		a.ask = hints{engine: e, sources: []string{f.req.Image}, formats: []string{f.req.Format}}.of
+		a.ask = f.hints(e)
 		at, err := e.Attach(ctx, f.req)
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/plugins/overlaybd/blockdev"
@@ -180,6 +181,9 @@ func (s *attachState) present(ctx context.Context, a *sdk.Attach, disk blockdev.
 	return dev, nil
 }
 
+// patience is how long an attachment that is detached by force may write back what is held in memory.
+const patience = 5 * time.Second
+
 // Detach implements sdk.Attacher.
 func (plugin) Detach(ctx context.Context, d *abi.DetachRequest) error {
 	if !filepath.IsAbs(d.StateDir) {
@@ -194,6 +198,10 @@ func (plugin) Detach(ctx context.Context, d *abi.DetachRequest) error {
 	}
 	if err := json.Unmarshal(b, s); err != nil {
 		return abi.Errorf(abi.ErrCorrupt, "%s: %w", stateFile(d.StateDir), err)
+	}
+	if d.Force && s.Device.Backend != "" { // unmounting waits for a server that hangs, and cannot be interrupted
+		stop := time.AfterFunc(patience, func() { blockdev.Abort(s.Device) })
+		defer stop.Stop()
 	}
 	if s.Target != "" {
 		if err := s.unmount(d.Force); err != nil {

@@ -533,3 +533,20 @@ func TestAttachTools(t *testing.T) {
 		t.Errorf("the sealed layer has %d bytes of the new file", len(got))
 	}
 }
+
+// A process that hangs, with data that was not written yet, keeps nobody from detaching by force: it is ended.
+func TestAttachHung(t *testing.T) {
+	a := newAttacher(t)
+	out := convertTo(t, newHost(t), "overlaybd", ext4Source(t, "one"), "", nil)
+	dir := t.TempDir()
+	info := a.attach(out, "--mount", dir, "--writable")
+	if err := os.WriteFile(filepath.Join(dir, "unwritten"), kitchen.Noise(3, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range []int{info.Process, child(t, info.Process)} {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.run("detach", info.ID, "--force")
+}

@@ -183,6 +183,13 @@ func cleanNBD(s State, force bool) error {
 	if mounted, err := sourceMounted(s.Device); (err != nil || mounted) && !force {
 		return notWhileMounted(s.Device, err)
 	}
+	return disconnectNBD(s)
+}
+
+func disconnectNBD(s State) error {
+	if server := nbdServer(s.Device); server == 0 || server != s.Server {
+		return nil
+	}
 	dev, err := os.OpenFile(s.Device, os.O_RDWR, 0)
 	if err != nil {
 		return systemError("open "+s.Device, err)

@@ -3,6 +3,8 @@ package blockdev
 import (
 	"context"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/convhost/convhost/abi"
 )
 
@@ -15,6 +17,15 @@ func openKernel(ctx context.Context, backend string, c Config) (Device, error) {
 		return openNBD(ctx, c)
 	}
 	return openFuse(ctx, c)
+}
+
+func abortKernel(s State) {
+	switch s.Backend {
+	case "fuse":
+		_ = unix.Unmount(s.File, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW) // is refused, since the loop device is there, but aborts first
+	case "nbd":
+		_ = disconnectNBD(s)
+	}
 }
 
 func cleanKernel(s State, force bool) error {

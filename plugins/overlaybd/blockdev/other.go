@@ -14,4 +14,6 @@ func openKernel(context.Context, string, Config) (Device, error) { return nil, e
 
 func cleanKernel(State, bool) error { return errSystem }
 
+func abortKernel(State) {}
+
 var errSystem = abi.Errorf(abi.ErrUnsupported, "block devices can only be made on Linux")

@@ -145,6 +145,9 @@ func open(ctx context.Context, backend string, c Config) (Device, error) {
 // Backends lists the ways to present a disk, best first, and whether they can be used here.
 func Backends() []Backend { return append(kernelBackends(), Backend{Name: "socket"}) }
 
+// Abort makes whoever waits for a device get errors, at once and from then on. Clean is still needed.
+func Abort(s State) { abortKernel(s) }
+
 // Clean removes what a killed process left of a device, and what a living one serves: then its Done is closed. It does
 // nothing where nothing is left. If the device is in use, that is abi.ErrExists; with force it is taken away all the same,
 // and its users get errors.
