@@ -77,12 +77,12 @@ func (t *table) build() {
 		}
 		sum += uint32(n)
 	}
-	pos, skip := uint32(0), size>>1+size>>3+3
+	pos, skip, mask := uint32(0), size>>1+size>>3+3, size-1
 	for s, n := range t.norm[:t.symbols] {
 		for range n {
 			symbols[pos] = uint8(s)
-			for pos = (pos + skip) % size; pos >= regular; {
-				pos = (pos + skip) % size
+			for pos = (pos + skip) & mask; pos >= regular; {
+				pos = (pos + skip) & mask
 			}
 		}
 	}
