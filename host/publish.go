@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 
-
 	"github.com/convhost/convhost/host/transport"
 )
 
