@@ -208,6 +208,22 @@ func TestRangesFaults(t *testing.T) {
 	}
 }
 
+// Ranges are asked for with the credentials of the reference, and refused without.
+func TestRangesCredentials(t *testing.T) {
+	for name, scheme := range map[string]func(http.ResponseWriter, *http.Request, http.Handler){"basic": basicAuth, "token": tokenAuth} {
+		t.Run(name, func(t *testing.T) {
+			reg := startRegistry(t)
+			reg.setFault(scheme)
+			ref, login := "docker://"+reg.host+"/a:v1", transport.Options{Username: "me", Password: "secret"}
+			s, large := rangeSample(500_000)
+			s.write(t, ref, login)
+			readRanges(t, openSource(t, ref, login), large, s.blobs[large.Digest])
+			_, err := openSource(t, ref, transport.Options{}).Ranges(t.Context(), large)
+			wantClass(t, "without credentials", err, abi.ErrDenied)
+		})
+	}
+}
+
 // After a failure the next read asks again.
 func TestRangesRecover(t *testing.T) {
 	reg := startRegistry(t)
