@@ -16,7 +16,8 @@
 // [Host.Convert] resolves a source once, walks its descriptor graph with every digest checked, hands each layer to the
 // plugins of all targets, rewrites the documents, and publishes each target's name last, in one step. Interrupted at
 // any point it leaves nothing visible. [Host.Verify] compares two images file by file; [Host.Unpack] turns a converted
-// image back into tars; [Host.Attach] presents one as a device or a mount, until [Host.Detach]; [Host.Check] lets a plugin examine its own format; [Host.Graph] and [Host.Inspect] look.
+// image back into tars; [Host.Attach] presents one as a device or a mount, until [Host.Detach]; [Host.Check] lets a
+// plugin examine its own format; [Host.Graph] and [Host.Inspect] look.
 //
 // References are written as skopeo writes them; see package transport. Plugins run in the sandbox unless a [Target]
 // says otherwise; see [Runtime].
