@@ -50,7 +50,7 @@ func NewWriter(w io.Writer, c Config) (*Writer, error) { return NewParallelWrite
 
 // NewParallelWriter is [NewWriter] with goroutines: up to workers batches of 256 KiB are compressed at a time, each on a goroutine
 // that ends with its batch. Only the caller's goroutine writes to w, in the order of the input, so the output is the same
-// for any number of workers. Memory is about 0.6 MB for each. Close waits for all of them; a Writer that is dropped without
+// for any number of workers. Memory is about 0.7 MB for each. Close waits for all of them; a Writer that is dropped without
 // Close leaves none behind.
 func NewParallelWriter(w io.Writer, c Config, workers int) (*Writer, error) {
 	if c.Algorithm == 0 {
