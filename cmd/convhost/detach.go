@@ -16,7 +16,8 @@ const detachHelp = `Ends an attachment that "convhost attach" made, named by its
 removes all that it made: mount, device, files, process. That works too when the process that served it was killed, and after an
 interrupted detach.
 
-An attachment that is in use stays as it is (exit code 9), unless --force is given: then whoever uses it gets errors.`
+An attachment that is in use stays as it is (exit code 9), unless --force is given: then whoever uses it gets errors. --force also
+ends a process that hangs; without it, detach waits for what is still to be written.`
 
 // detached is the answer of detach.
 type detached struct {

@@ -36,17 +36,28 @@ import (
 	"github.com/convhost/convhost/test/rawobd"
 )
 
-// program builds the command, once.
+// program builds the command, once. Its directory is removed when the tests end.
 var program = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "convhost-judges-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	exe := filepath.Join(dir, "convhost")
 	out, err := exec.Command("go", "build", "-o", exe, "../../cmd/convhost").CombinedOutput()
 	os.Stderr.Write(out)
 	return exe, err
 })
+
+var built string
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
 
 // attacher runs the command with a state directory of its own, and looks for what it leaves.
 type attacher struct {
