@@ -41,12 +41,32 @@ func (w *fileWriter) Write(p []byte) (int, error) {
 	if err := w.open(); err != nil {
 		return 0, err
 	}
-	n, err := w.file.Write(p)
-	w.digester.Hash().Write(p[:n])
+	n, err := w.put(p)
 	w.offset += int64(n)
 	if w.offset-w.ahead >= aheadStep {
 		w.startWriting()
 	}
+	return n, err
+}
+
+// besides is from how many bytes on digesting is worth a goroutine.
+const besides = 64 << 10
+
+// put writes p and digests it, side by side if p is large: often an output is all that a core has to do. After an error the
+// digest may be of more than was written; nothing commits such an ingest.
+func (w *fileWriter) put(p []byte) (int, error) {
+	if len(p) < besides {
+		n, err := w.file.Write(p)
+		w.digester.Hash().Write(p[:n])
+		return n, err
+	}
+	done := make(chan struct{})
+	go func() {
+		w.digester.Hash().Write(p)
+		close(done)
+	}()
+	n, err := w.file.Write(p)
+	<-done
 	return n, err
 }
 

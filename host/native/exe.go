@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -38,7 +39,7 @@ func openExecutable(path, want string) (*executable, error) {
 		return nil, abi.Errorf(abi.ErrInvalid, "plugin %s is not a regular file", path)
 	}
 	sum := sha256.New()
-	program := bufio.NewReader(io.TeeReader(io.LimitReader(f, maxExecutable+1), sum))
+	program := bufio.NewReader(&digesting{io.LimitReader(f, maxExecutable+1), sum})
 	private := privateCopy
 	if head, _ := program.Peek(2); string(head) == "#!" {
 		private = copyToDir // its interpreter opens it by name
@@ -54,6 +55,45 @@ func openExecutable(path, want string) (*executable, error) {
 		return nil, abi.Errorf(abi.ErrDigest, "plugin %s has digest %s, want %s", path, exe.digest, want)
 	}
 	return exe, nil
+}
+
+// digesting digests what is read from r, beside the copying if all is copied at once: programs are large, and a user waits.
+type digesting struct {
+	r   io.Reader
+	sum hash.Hash
+}
+
+// Read implements io.Reader.
+func (d *digesting) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	d.sum.Write(p[:n])
+	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (d *digesting) WriteTo(w io.Writer) (total int64, err error) {
+	buf := make([]byte, 1<<20)
+	for {
+		n, rerr := d.r.Read(buf)
+		if n > 0 {
+			done := make(chan struct{})
+			go func() {
+				d.sum.Write(buf[:n])
+				close(done)
+			}()
+			m, werr := w.Write(buf[:n])
+			<-done
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		} else if rerr != nil {
+			return total, rerr
+		}
+	}
 }
 
 func fileError(err error) error {
