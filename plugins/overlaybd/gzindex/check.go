@@ -6,6 +6,7 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/internal/zran"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // maxProblems bounds a report.
@@ -37,17 +38,17 @@ func Check(meta io.ReaderAt, size int64, gz io.ReaderAt, gzSize int64, o Options
 // notes lists what readers do not look at.
 func (f *File) notes() (notes []error) {
 	b := make(headerView, HeaderSize)
-	if err := readFull(f.meta, b, 0, "header"); err != nil {
+	if err := format.ReadFull(f.meta, b, 0, "header"); err != nil {
 		return []error{err}
 	}
 	if f.head.Minor != 0 {
-		notes = append(notes, corrupt(offMinor, "minor_version", dec(f.head.Minor), "0"))
+		notes = append(notes, format.Corrupt(offMinor, "minor_version", codecerr.Dec(f.head.Minor), "0"))
 	}
 	if b[offFlag] != 0 {
-		notes = append(notes, corrupt(offFlag, "flag", dec(b[offFlag]), "0"))
+		notes = append(notes, format.Corrupt(offFlag, "flag", codecerr.Dec(b[offFlag]), "0"))
 	}
 	if k := bytes.IndexFunc(b[offReserve:offStart], func(c rune) bool { return c != 0 }); k >= 0 {
-		notes = append(notes, corrupt(int64(offReserve+k), "reserve", "", "zeros"))
+		notes = append(notes, format.Corrupt(int64(offReserve+k), "reserve", "", "zeros"))
 	}
 	return notes
 }
@@ -57,7 +58,7 @@ func (f *File) compare(add func(error)) {
 	k, members, window := 0, 0, make([]byte, windowSize)
 	missing := func() {
 		e := f.entries[k]
-		add(corrupt(f.head.IndexStart, "entry "+dec(k), "at input "+dec(e.in)+", output "+dec(e.out), "the start of a block"))
+		add(format.Corrupt(f.head.IndexStart, "entry "+codecerr.Dec(k), "at input "+codecerr.Dec(e.in)+", output "+codecerr.Dec(e.out), "the start of a block"))
 		k++
 	}
 	z := zran.NewReader(io.NewSectionReader(f.gz, 0, f.head.GzipSize), zran.Options{
@@ -81,7 +82,7 @@ func (f *File) compare(add func(error)) {
 				}
 				n := windowSize - len(b.Window())
 				if !bytes.Equal(window[n:], b.Window()) {
-					add(corrupt(f.entries[k].winPos, "window of entry "+dec(k), "", "the output before the block"))
+					add(format.Corrupt(f.entries[k].winPos, "window of entry "+codecerr.Dec(k), "", "the output before the block"))
 				}
 			}
 			return nil
@@ -93,6 +94,6 @@ func (f *File) compare(add func(error)) {
 		missing()
 	}
 	if err == nil && n != f.head.RawSize {
-		add(corrupt(offRaw, "uncompress_file_size", dec(f.head.RawSize), dec(n)+", what the layer has"))
+		add(format.Corrupt(offRaw, "uncompress_file_size", codecerr.Dec(f.head.RawSize), codecerr.Dec(n)+", what the layer has"))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/klauspost/compress/zlib"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Header holds what the header of an index says.
@@ -50,9 +51,9 @@ type File struct {
 func Open(meta io.ReaderAt, size int64, gz io.ReaderAt, gzSize int64, o Options) (*File, error) {
 	b := make(headerView, HeaderSize)
 	if size < HeaderSize {
-		return nil, truncated(max(size, 0), "header", "333 bytes")
+		return nil, format.Truncated(max(size, 0), "header", "333 bytes")
 	}
-	if err := readFull(meta, b, 0, "header"); err != nil {
+	if err := format.ReadFull(meta, b, 0, "header"); err != nil {
 		return nil, err
 	}
 	if o.MaxEntries <= 0 {
@@ -63,7 +64,7 @@ func Open(meta io.ReaderAt, size int64, gz io.ReaderAt, gzSize int64, o Options)
 		return nil, err
 	}
 	if h.GzipSize != gzSize {
-		return nil, fail(abi.ErrDigest, offGzip, "gzip_file_size", dec(h.GzipSize), dec(gzSize)+", the size of the layer: the index belongs to another")
+		return nil, format.Fail(abi.ErrDigest, offGzip, "gzip_file_size", codecerr.Dec(h.GzipSize), codecerr.Dec(gzSize)+", the size of the layer: the index belongs to another")
 	}
 	f := &File{meta: meta, gz: gz, head: h, pool: o.Pool}
 	if f.pool == nil {
@@ -82,36 +83,36 @@ func decodeHeader(b headerView, size, limit int64) (Header, error) {
 	h := Header{Major: b[offMajor], Minor: b[offMinor], Algorithm: b[offAlgo], Level: b[offLevel], Span: int64(b.u32(offSpan)), Size: size}
 	switch {
 	case !Match(b):
-		return h, corrupt(0, "magic", "", "\"ddgzidx\"")
+		return h, format.Corrupt(0, "magic", "", "\"ddgzidx\"")
 	case b.u32(offCRC) != b.sum():
-		return h, fail(abi.ErrDigest, offCRC, "crc of the header", hex(b.u32(offCRC)), hex(b.sum()))
+		return h, format.Fail(abi.ErrDigest, offCRC, "crc of the header", codecerr.Hex(b.u32(offCRC)), codecerr.Hex(b.sum()))
 	case h.Major != major:
-		return h, fail(abi.ErrUnsupported, offMajor, "major_version", dec(h.Major), "1")
+		return h, format.Fail(abi.ErrUnsupported, offMajor, "major_version", codecerr.Dec(h.Major), "1")
 	case h.Algorithm != algoZlib && h.Algorithm != algoNone:
-		return h, fail(abi.ErrUnsupported, offAlgo, "dict_compress_algo", dec(h.Algorithm), "1 (zlib) or 0 (none)")
+		return h, format.Fail(abi.ErrUnsupported, offAlgo, "dict_compress_algo", codecerr.Dec(h.Algorithm), "1 (zlib) or 0 (none)")
 	case b.u32(offWindow) != windowSize:
-		return h, fail(abi.ErrUnsupported, offWindow, "window", dec(b.u32(offWindow)), "32768")
+		return h, format.Fail(abi.ErrUnsupported, offWindow, "window", codecerr.Dec(b.u32(offWindow)), "32768")
 	case b.u32(offEntry) != entrySize:
-		return h, corrupt(offEntry, "index_size", dec(b.u32(offEntry)), "29")
+		return h, format.Corrupt(offEntry, "index_size", codecerr.Dec(b.u32(offEntry)), "29")
 	case b.u64(offFile) > uint64(size):
-		return h, truncated(size, "index_file_size", dec(b.u64(offFile))+" bytes")
+		return h, format.Truncated(size, "index_file_size", codecerr.Dec(b.u64(offFile))+" bytes")
 	case b.u64(offFile) < uint64(size):
-		return h, corrupt(offFile, "index_file_size", dec(b.u64(offFile)), dec(size)+", the size of the file")
+		return h, format.Corrupt(offFile, "index_file_size", codecerr.Dec(b.u64(offFile)), codecerr.Dec(size)+", the size of the file")
 	}
 	start, area := b.u64(offStart), b.u64(offArea)
 	if start < HeaderSize || start > uint64(size) {
-		return h, corrupt(offStart, "index_start", dec(start), "333 to "+dec(size))
+		return h, format.Corrupt(offStart, "index_start", codecerr.Dec(start), "333 to "+codecerr.Dec(size))
 	}
 	if area != uint64(size)-start {
-		return h, corrupt(offArea, "index_area_len", dec(area), dec(uint64(size)-start)+", up to the end of the file")
+		return h, format.Corrupt(offArea, "index_area_len", codecerr.Dec(area), codecerr.Dec(uint64(size)-start)+", up to the end of the file")
 	}
 	h.IndexStart, h.IndexLength = int64(start), int64(area)
 	h.GzipSize, h.RawSize = int64(b.u64(offGzip)), int64(b.u64(offRaw))
 	if h.GzipSize < 0 {
-		return h, corrupt(offGzip, "gzip_file_size", dec(b.u64(offGzip)), "less than 8 EiB")
+		return h, format.Corrupt(offGzip, "gzip_file_size", codecerr.Dec(b.u64(offGzip)), "less than 8 EiB")
 	}
 	if h.RawSize < 0 {
-		return h, corrupt(offRaw, "uncompress_file_size", dec(b.u64(offRaw)), "less than 8 EiB")
+		return h, format.Corrupt(offRaw, "uncompress_file_size", codecerr.Dec(b.u64(offRaw)), "less than 8 EiB")
 	}
 	return h, h.entries(b, limit)
 }
@@ -120,17 +121,17 @@ func decodeHeader(b headerView, size, limit int64) (Header, error) {
 func (h *Header) entries(b headerView, limit int64) error {
 	n := b.u64(offEntries)
 	if n > uint64(limit) {
-		return fail(abi.ErrLimit, offEntries, "index_num", dec(n), "at most "+dec(limit)+" entries")
+		return format.Fail(abi.ErrLimit, offEntries, "index_num", codecerr.Dec(n), "at most "+codecerr.Dec(limit)+" entries")
 	}
 	if n == 0 && h.RawSize > 0 {
-		return corrupt(offEntries, "index_num", "0", "an entry for the beginning")
+		return format.Corrupt(offEntries, "index_num", "0", "an entry for the beginning")
 	}
 	ratio := uint64(1)
 	if h.Algorithm == algoZlib {
 		ratio = maxRatio
 	}
 	if n*entrySize > ratio*uint64(h.IndexLength) {
-		return corrupt(offEntries, "index_num", dec(n), "entries that fit into "+dec(h.IndexLength)+" bytes")
+		return format.Corrupt(offEntries, "index_num", codecerr.Dec(n), "entries that fit into "+codecerr.Dec(h.IndexLength)+" bytes")
 	}
 	h.Entries = int64(n)
 	return nil
@@ -162,7 +163,7 @@ func (f *File) load() error {
 		}
 	}
 	if n, err := io.ReadFull(r, buf[:1]); n > 0 {
-		return corrupt(h.IndexStart, "entries", "longer", dec(h.Entries)+" of 29 bytes")
+		return format.Corrupt(h.IndexStart, "entries", "longer", codecerr.Dec(h.Entries)+" of 29 bytes")
 	} else if err != io.EOF {
 		return src.broken(err, "entries", h.IndexStart)
 	}
@@ -173,7 +174,7 @@ func (f *File) load() error {
 func (f *File) add(v entryView) error {
 	k := int64(len(f.entries))
 	bad := func(field, got, want string) error {
-		return corrupt(f.head.IndexStart, "entry "+dec(k)+"'s "+field, got, want)
+		return format.Corrupt(f.head.IndexStart, "entry "+codecerr.Dec(k)+"'s "+field, got, want)
 	}
 	var prev entry
 	if k > 0 {
@@ -181,17 +182,17 @@ func (f *File) add(v entryView) error {
 	}
 	switch {
 	case k == 0 && v.out() != 0:
-		return bad("de_pos", dec(v.out()), "0")
+		return bad("de_pos", codecerr.Dec(v.out()), "0")
 	case v.out() > uint64(f.head.RawSize) || v.out() < uint64(prev.out):
-		return bad("de_pos", dec(v.out()), dec(prev.out)+" to "+dec(f.head.RawSize))
+		return bad("de_pos", codecerr.Dec(v.out()), codecerr.Dec(prev.out)+" to "+codecerr.Dec(f.head.RawSize))
 	case v.in() > uint64(f.head.GzipSize) || v.in() < uint64(prev.in):
-		return bad("en_pos", dec(v.in()), dec(prev.in)+" to "+dec(f.head.GzipSize))
+		return bad("en_pos", codecerr.Dec(v.in()), codecerr.Dec(prev.in)+" to "+codecerr.Dec(f.head.GzipSize))
 	case v.bits() > 7 || v.bits() > 0 && v.in() == 0:
-		return bad("bits", dec(v.bits()), "at most 7 of the byte before en_pos")
+		return bad("bits", codecerr.Dec(v.bits()), "at most 7 of the byte before en_pos")
 	case v.winPos() < HeaderSize || v.winPos() > uint64(f.head.IndexStart) || uint64(v.winLen()) > uint64(f.head.IndexStart)-v.winPos():
-		return bad("window", dec(v.winLen())+" bytes at "+dec(v.winPos()), "bytes between header and entries")
+		return bad("window", codecerr.Dec(v.winLen())+" bytes at "+codecerr.Dec(v.winPos()), "bytes between header and entries")
 	case v.winLen() > maxStored || f.head.Algorithm == algoNone && v.winLen() != windowSize:
-		return bad("win_len", dec(v.winLen()), "the bytes of a stored window of 32768")
+		return bad("win_len", codecerr.Dec(v.winLen()), "the bytes of a stored window of 32768")
 	}
 	f.entries = append(f.entries, entry{out: int64(v.out()), in: int64(v.in()), winPos: int64(v.winPos()), winLen: v.winLen(), bits: v.bits()})
 	return nil
@@ -200,9 +201,9 @@ func (f *File) add(v entryView) error {
 // window reads the window of entry k into dst, which has 32 KiB.
 func (f *File) window(k int, dst []byte) error {
 	e := f.entries[k]
-	what := "window of entry " + dec(k)
+	what := "window of entry " + codecerr.Dec(k)
 	if f.head.Algorithm == algoNone {
-		return readFull(f.meta, dst, e.winPos, what)
+		return format.ReadFull(f.meta, dst, e.winPos, what)
 	}
 	src := &source{r: io.NewSectionReader(f.meta, e.winPos, int64(e.winLen))}
 	z, err := zlib.NewReader(src)
@@ -214,7 +215,7 @@ func (f *File) window(k int, dst []byte) error {
 	}
 	var more [1]byte
 	if n, err := io.ReadFull(z, more[:]); n > 0 {
-		return corrupt(e.winPos, what, "longer", "32768 bytes")
+		return format.Corrupt(e.winPos, what, "longer", "32768 bytes")
 	} else if err != io.EOF {
 		return src.broken(err, what, e.winPos)
 	}
@@ -240,13 +241,13 @@ func (s *source) Read(p []byte) (int, error) {
 func (s *source) broken(err error, what string, off int64) error {
 	switch {
 	case s.err != nil:
-		return outer(s.err, "gzip index: read "+what)
+		return codecerr.Outer(s.err, "gzip index: read "+what)
 	case errors.Is(err, zlib.ErrChecksum):
-		return fail(abi.ErrDigest, off, "Adler-32 of the "+what, "", "another")
+		return format.Fail(abi.ErrDigest, off, "Adler-32 of the "+what, "", "another")
 	case err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF):
-		return corrupt(off, what, "cut", "a whole stream of zlib")
+		return format.Corrupt(off, what, "cut", "a whole stream of zlib")
 	}
-	return corrupt(off, what, err.Error(), "a stream of zlib")
+	return format.Corrupt(off, what, err.Error(), "a stream of zlib")
 }
 
 // find returns the number of the last entry that does not begin behind off.

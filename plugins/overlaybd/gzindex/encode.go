@@ -9,6 +9,7 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/internal/zran"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Config says how a Writer selects. The zero value is what upstream does.
@@ -50,7 +51,7 @@ func NewWriter(body io.Writer, c Config) *Writer {
 	}
 	w := &Writer{body: body, span: c.Span, at: HeaderSize}
 	if c.Span < 0 || c.Span > 1<<31 {
-		w.err = invalid("span of %d bytes, want 1 to 2 GiB", c.Span)
+		w.err = format.Invalid("span of %d bytes, want 1 to 2 GiB", c.Span)
 		return w
 	}
 	w.z, w.err = zlib.NewWriterLevel(&w.packed, zlibLevel)
@@ -135,7 +136,7 @@ func (w *Writer) pack(parts ...[]byte) (n int64) {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		w.err = outer(err, "gzip index: write")
+		w.err = codecerr.Outer(err, "gzip index: write")
 		return 0
 	}
 	w.at += n
@@ -149,11 +150,11 @@ func (w *Writer) Close(gzSize, rawSize int64) (Info, error) {
 	switch {
 	case w.err != nil:
 	case w.done:
-		w.err = invalid("an index is closed twice")
+		w.err = format.Invalid("an index is closed twice")
 	case w.members != 1 || !w.any:
-		w.err = invalid("no gzip member was read")
+		w.err = format.Invalid("no gzip member was read")
 	case gzSize < w.last.in || rawSize < w.last.out:
-		w.err = invalid("file of %d bytes, %d decompressed, want at least %d and %d", gzSize, rawSize, w.last.in, w.last.out)
+		w.err = format.Invalid("file of %d bytes, %d decompressed, want at least %d and %d", gzSize, rawSize, w.last.in, w.last.out)
 	}
 	w.done = true
 	start := w.at

@@ -5,6 +5,7 @@ import (
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/internal/zran"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // pageSize is how much is decompressed and kept at once; pages are counted from each entry.
@@ -15,7 +16,7 @@ const pageSize = 128 << 10
 // are what the compressed file holds.
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
-		return 0, invalid("read at %d", off)
+		return 0, format.Invalid("read at %d", off)
 	}
 	if off >= f.head.RawSize {
 		return 0, io.EOF
@@ -99,7 +100,7 @@ func (f *File) restart(c *cursor, k int) error {
 	point := zran.Checkpoint{In: e.in, Out: e.out, Bits: e.bits, Window: c.window[:]}
 	if e.bits > 0 {
 		var b [1]byte
-		if err := readFull(f.gz, b[:], e.in-1, "layer"); err != nil {
+		if err := format.ReadFull(f.gz, b[:], e.in-1, "layer"); err != nil {
 			return err
 		}
 		point.Byte = b[0]
@@ -118,10 +119,10 @@ func (f *File) restart(c *cursor, k int) error {
 func (f *File) ended(c *cursor, err error) error {
 	if err != io.EOF && err != io.ErrUnexpectedEOF {
 		if abi.ClassOf(err) == abi.ErrInternal {
-			return outer(err, "gzip index: read layer")
+			return codecerr.Outer(err, "gzip index: read layer")
 		}
 		return err
 	}
 	return &abi.FormatError{Class: abi.ErrCorrupt, Format: "gzip", Off: c.z.InputOffset(), Field: "end of the deflate stream",
-		Got: "after " + dec(c.z.OutputOffset()) + " bytes", Want: dec(f.head.RawSize) + " as the index says"}
+		Got: "after " + codecerr.Dec(c.z.OutputOffset()) + " bytes", Want: codecerr.Dec(f.head.RawSize) + " as the index says"}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // maxFindings bounds what Check collects of either kind.
@@ -37,7 +38,7 @@ func (c *checker) bad(err error) {
 
 func (c *checker) note(off int64, field, got, want string) {
 	if len(c.notes) < maxFindings {
-		c.notes = append(c.notes, corrupt(off, field, got, want))
+		c.notes = append(c.notes, format.Corrupt(off, field, got, want))
 	}
 }
 
@@ -45,13 +46,13 @@ func (c *checker) run() {
 	head, err := readHeader(c.r, c.size, 0, "header")
 	c.bad(err)
 	if err == nil && head.Flags&flagData == 0 {
-		c.bad(corrupt(offFlags, "header.flags", hex32(head.Flags), "a data file"))
+		c.bad(format.Corrupt(offFlags, "header.flags", codecerr.Hex(head.Flags), "a data file"))
 	}
 	if err == nil {
 		c.record(0, "header")
 	}
 	if c.size < 2*HeaderSize {
-		c.bad(truncated(c.size, "trailer", "4096 bytes behind the data"))
+		c.bad(format.Truncated(c.size, "trailer", "4096 bytes behind the data"))
 		return
 	}
 	at := c.size - HeaderSize
@@ -66,7 +67,7 @@ func (c *checker) run() {
 		return
 	}
 	if head.VirtualSize != t.VirtualSize {
-		c.note(at+offVirtual, "trailer.virtual_size", dec(t.VirtualSize), "that of the header, "+dec(head.VirtualSize))
+		c.note(at+offVirtual, "trailer.virtual_size", codecerr.Dec(t.VirtualSize), "that of the header, "+codecerr.Dec(head.VirtualSize))
 	}
 	l := &Layer{trailer: t, target: c.o.Target, targetSz: c.o.TargetSize}
 	c.bad(readEntries(c.r, t.IndexOffset, t.IndexSize, func(off int64, e entryView) error {
@@ -74,31 +75,31 @@ func (c *checker) run() {
 		return nil
 	}))
 	if gap := at - t.IndexOffset - t.IndexSize*entrySize; gap >= SectorSize {
-		c.note(at-gap, "bytes between index and trailer", dec(gap), "fewer than 512")
+		c.note(at-gap, "bytes between index and trailer", codecerr.Dec(gap), "fewer than 512")
 	}
 }
 
 // record notes what the header or trailer at off has that readers do not look at.
 func (c *checker) record(off int64, name string) {
 	b := make([]byte, HeaderSize)
-	if err := readFull(c.r, b, off, name); err != nil {
+	if err := format.ReadFull(c.r, b, off, name); err != nil {
 		return
 	}
 	v := headerView(b)
 	if v.size() != headerUsed {
-		c.note(off+offSize, name+".size", dec(uint64(v.size())), "390")
+		c.note(off+offSize, name+".size", codecerr.Dec(uint64(v.size())), "390")
 	}
 	if v.flags()&^flagsKnown != 0 {
-		c.note(off+offFlags, name+".flags", hex32(v.flags()), "known bits only")
+		c.note(off+offFlags, name+".flags", codecerr.Hex(v.flags()), "known bits only")
 	}
 	if major, minor := v.version(); major != 1 || minor != 1 {
-		c.note(off+offVersion, name+".version", dec(major)+"."+dec(minor), "1.1")
+		c.note(off+offVersion, name+".version", codecerr.Dec(major)+"."+codecerr.Dec(minor), "1.1")
 	}
 	if v.reserved() != 0 {
-		c.note(off+offRes, name+".reserved", dec(v.reserved()), "0")
+		c.note(off+offRes, name+".reserved", codecerr.Dec(v.reserved()), "0")
 	}
 	if v.virtual()%SectorSize != 0 {
-		c.note(off+offVirtual, name+".virtual_size", dec(v.virtual()), "a multiple of 512")
+		c.note(off+offVirtual, name+".virtual_size", codecerr.Dec(v.virtual()), "a multiple of 512")
 	}
 	for _, u := range []struct {
 		text  []byte
@@ -135,13 +136,13 @@ func (c *checker) entry(l *Layer, off int64, e entryView) {
 	}
 	c.bad(err)
 	if s.Start < c.last {
-		c.bad(corrupt(off, "index entry start", dec(s.Start), "at least "+dec(c.last)+", where the entry before it ends"))
+		c.bad(format.Corrupt(off, "index entry start", codecerr.Dec(s.Start), "at least "+codecerr.Dec(c.last)+", where the entry before it ends"))
 	}
 	if v := l.trailer.VirtualSize; v > 0 && s.End() > uint64(v)/SectorSize {
-		c.note(off, "index entry end", dec(s.End()), "at most "+dec(uint64(v)/SectorSize)+", the device's sectors")
+		c.note(off, "index entry end", codecerr.Dec(s.End()), "at most "+codecerr.Dec(uint64(v)/SectorSize)+", the device's sectors")
 	}
 	if l.target == nil && s.Tag != 0 {
-		c.note(off, "index entry tag", dec(s.Tag), "0")
+		c.note(off, "index entry tag", codecerr.Dec(s.Tag), "0")
 	}
 	c.last = max(c.last, s.End())
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Segment is a range of the device that a layer mentions. All positions are in sectors of 512 bytes.
@@ -96,10 +97,10 @@ func Open(r io.ReaderAt, size int64, o Options) (*Layer, error) {
 		return nil, err
 	}
 	if head.Flags&flagData == 0 {
-		return nil, corrupt(offFlags, "header.flags", hex32(head.Flags), "a data file; this is the index of a writable layer")
+		return nil, format.Corrupt(offFlags, "header.flags", codecerr.Hex(head.Flags), "a data file; this is the index of a writable layer")
 	}
 	if size < 2*HeaderSize {
-		return nil, truncated(size, "trailer", "4096 bytes behind the data")
+		return nil, format.Truncated(size, "trailer", "4096 bytes behind the data")
 	}
 	at := size - HeaderSize
 	trailer, err := readHeader(r, size, at, "trailer")
@@ -122,10 +123,10 @@ func Open(r io.ReaderAt, size int64, o Options) (*Layer, error) {
 // readHeader reads the record at off of a file of size bytes.
 func readHeader(r io.ReaderAt, size, off int64, name string) (Header, error) {
 	if size-off < HeaderSize {
-		return Header{}, truncated(size, name, "4096 bytes")
+		return Header{}, format.Truncated(size, name, "4096 bytes")
 	}
 	b := make([]byte, HeaderSize)
-	if err := readFull(r, b, off, name); err != nil {
+	if err := format.ReadFull(r, b, off, name); err != nil {
 		return Header{}, err
 	}
 	v := headerView(b)
@@ -133,25 +134,25 @@ func readHeader(r io.ReaderAt, size, off int64, name string) (Header, error) {
 	if !v.magic() {
 		if trailer {
 			// A file that was cut or has something appended looks like this.
-			return Header{}, truncated(off, name+".magic", "a sealed layer, which ends with a trailer")
+			return Header{}, format.Truncated(off, name+".magic", "a sealed layer, which ends with a trailer")
 		}
-		return Header{}, corrupt(off, name+".magic", "", "\"LSMT\" and its signature")
+		return Header{}, format.Corrupt(off, name+".magic", "", "\"LSMT\" and its signature")
 	}
 	if isHeader := v.flags()&flagHeader != 0; isHeader == trailer {
-		return Header{}, corrupt(off+offFlags, name+".flags", hex32(v.flags()), "the bit that tells header from trailer")
+		return Header{}, format.Corrupt(off+offFlags, name+".flags", codecerr.Hex(v.flags()), "the bit that tells header from trailer")
 	}
 	return decodeHeader(v, off, name)
 }
 
 func decodeHeader(v headerView, off int64, name string) (Header, error) {
 	if n := v.virtual(); n > maxVirtual {
-		return Header{}, corrupt(off+offVirtual, name+".virtual_size", dec(n), "at most "+dec(uint64(maxVirtual)))
+		return Header{}, format.Corrupt(off+offVirtual, name+".virtual_size", codecerr.Dec(n), "at most "+codecerr.Dec(uint64(maxVirtual)))
 	}
 	if n := v.indexOffset(); n > 1<<62 {
-		return Header{}, corrupt(off+offIndex, name+".index_offset", dec(n), "a position in the file")
+		return Header{}, format.Corrupt(off+offIndex, name+".index_offset", codecerr.Dec(n), "a position in the file")
 	}
 	if n := v.indexSize(); n > 1<<58 {
-		return Header{}, fail(abi.ErrLimit, off+offEntries, name+".index_size", dec(n), "at most 1000000")
+		return Header{}, format.Fail(abi.ErrLimit, off+offEntries, name+".index_size", codecerr.Dec(n), "at most 1000000")
 	}
 	h := Header{
 		Flags: v.flags(), IndexOffset: int64(v.indexOffset()), IndexSize: int64(v.indexSize()), VirtualSize: int64(v.virtual()),
@@ -165,16 +166,16 @@ func decodeHeader(v headerView, off int64, name string) (Header, error) {
 // checkTrailer checks the trailer at byte at before anything is allocated for the index.
 func checkTrailer(t Header, at int64, o Options) error {
 	if t.Flags&flagData == 0 || t.Flags&flagSealed == 0 {
-		return corrupt(at+offFlags, "trailer.flags", hex32(t.Flags), "a sealed data file")
+		return format.Corrupt(at+offFlags, "trailer.flags", codecerr.Hex(t.Flags), "a sealed data file")
 	}
 	if t.IndexOffset%SectorSize != 0 || t.IndexOffset < HeaderSize || t.IndexOffset > at {
-		return corrupt(at+offIndex, "trailer.index_offset", dec(t.IndexOffset), "a multiple of 512 between header and trailer")
+		return format.Corrupt(at+offIndex, "trailer.index_offset", codecerr.Dec(t.IndexOffset), "a multiple of 512 between header and trailer")
 	}
 	if limit := o.limit(MaxEntries); t.IndexSize > int64(limit) {
-		return fail(abi.ErrLimit, at+offEntries, "trailer.index_size", dec(t.IndexSize), "at most "+dec(limit))
+		return format.Fail(abi.ErrLimit, at+offEntries, "trailer.index_size", codecerr.Dec(t.IndexSize), "at most "+codecerr.Dec(limit))
 	}
 	if fit := (at - t.IndexOffset) / entrySize; t.IndexSize > fit {
-		return corrupt(at+offEntries, "trailer.index_size", dec(t.IndexSize), "at most the "+dec(fit)+" entries that fit before the trailer")
+		return format.Corrupt(at+offEntries, "trailer.index_size", codecerr.Dec(t.IndexSize), "at most the "+codecerr.Dec(fit)+" entries that fit before the trailer")
 	}
 	return nil
 }
@@ -184,7 +185,7 @@ func readEntries(r io.ReaderAt, off, n int64, f func(off int64, e entryView) err
 	buf := make([]byte, min(n, 4096)*entrySize)
 	for n > 0 {
 		part := buf[:min(n*entrySize, int64(len(buf)))]
-		if err := readFull(r, part, off, "index"); err != nil {
+		if err := format.ReadFull(r, part, off, "index"); err != nil {
 			return err
 		}
 		for k := 0; k < len(part); k += entrySize {
@@ -208,7 +209,7 @@ func (l *Layer) add(off int64, e entryView) error {
 		return err
 	}
 	if n := len(l.segments); n > 0 && s.Start < l.segments[n-1].End() {
-		return corrupt(off, "index entry start", dec(s.Start), "at least "+dec(l.segments[n-1].End())+", where the entry before it ends")
+		return format.Corrupt(off, "index entry start", codecerr.Dec(s.Start), "at least "+codecerr.Dec(l.segments[n-1].End())+", where the entry before it ends")
 	}
 	l.segments = append(l.segments, s)
 	return nil
@@ -218,30 +219,30 @@ func (l *Layer) add(off int64, e entryView) error {
 func (l *Layer) segment(off int64, e entryView, end uint64) (Segment, error) {
 	s := Segment{Start: e.start(), Source: e.source(), Length: e.length(), Tag: e.tag(), Zero: e.zero()}
 	if s.Length == 0 {
-		return s, corrupt(off, "index entry length", "0", "1 or more sectors")
+		return s, format.Corrupt(off, "index entry length", "0", "1 or more sectors")
 	}
 	if s.End() > maxStart+1 {
-		return s, corrupt(off, "index entry end", dec(s.End()), "at most "+dec(uint64(maxStart+1)))
+		return s, format.Corrupt(off, "index entry end", codecerr.Dec(s.End()), "at most "+codecerr.Dec(uint64(maxStart+1)))
 	}
 	if l.target != nil && s.Tag != 0 {
 		return l.remote(off, s)
 	}
 	if s.Source < firstSource || s.sourceEnd() > end {
-		return s, corrupt(off, "index entry source", dec(s.Source)+" with "+dec(s.Length)+" sectors",
-			"sectors "+dec(uint64(firstSource))+" to "+dec(end)+", where the file's data is")
+		return s, format.Corrupt(off, "index entry source", codecerr.Dec(s.Source)+" with "+codecerr.Dec(s.Length)+" sectors",
+			"sectors "+codecerr.Dec(uint64(firstSource))+" to "+codecerr.Dec(end)+", where the file's data is")
 	}
 	return s, nil
 }
 
 func (l *Layer) remote(off int64, s Segment) (Segment, error) {
 	if s.Tag != 1 {
-		return s, corrupt(off, "index entry tag", dec(s.Tag), "0 for data in this file or 1 for data in the target")
+		return s, format.Corrupt(off, "index entry tag", codecerr.Dec(s.Tag), "0 for data in this file or 1 for data in the target")
 	}
 	s.Remote = !s.Zero
 	// The tail of the target may be cut inside its last sector.
 	if end := uint64(l.targetSz+SectorSize-1) / SectorSize; s.Remote && s.sourceEnd() > end {
-		return s, corrupt(off, "index entry source", dec(s.Source)+" with "+dec(s.Length)+" sectors",
-			"sectors of the target, which has "+dec(end))
+		return s, format.Corrupt(off, "index entry source", codecerr.Dec(s.Source)+" with "+codecerr.Dec(s.Length)+" sectors",
+			"sectors of the target, which has "+codecerr.Dec(end))
 	}
 	return s, nil
 }

@@ -25,7 +25,7 @@ func Stack(layers ...*Layer) (*Device, error) { return StackLimit(maxMerged, lay
 // StackLimit is [Stack] with another limit of merged segments, of which each takes 24 bytes of memory.
 func StackLimit(maxSegments int, layers ...*Layer) (*Device, error) {
 	if len(layers) == 0 {
-		return nil, invalid("a stack needs a layer")
+		return nil, format.Invalid("a stack needs a layer")
 	}
 	if len(layers) > MaxLayers {
 		return nil, abi.Errorf(abi.ErrLimit, "lsmt: a stack of %d layers, want at most %d", len(layers), MaxLayers)
@@ -127,7 +127,7 @@ func (d *Device) Segments() []Segment { return d.segments }
 // missing in a layer is ErrTruncated; an error of a layer's reader keeps its class or becomes ErrIO. Then n bytes are right.
 func (d *Device) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
-		return 0, invalid("read at %d", off)
+		return 0, format.Invalid("read at %d", off)
 	}
 	if off >= d.size {
 		return 0, io.EOF
@@ -173,7 +173,7 @@ func (d *Device) readSegment(s Segment, p []byte, skip int64) error {
 	l := d.layers[s.Tag]
 	at := int64(s.Source)*SectorSize + skip
 	if !s.Remote {
-		return readFull(l.data, p, at, "data")
+		return format.ReadFull(l.data, p, at, "data")
 	}
 	if over := at + int64(len(p)) - l.targetSz; over > 0 {
 		// The index counts whole sectors, the target may end inside its last one.
@@ -181,7 +181,7 @@ func (d *Device) readSegment(s Segment, p []byte, skip int64) error {
 		clear(p[keep:])
 		p = p[:keep]
 	}
-	return readFull(l.target, p, at, "data of the target")
+	return format.ReadFull(l.target, p, at, "data of the target")
 }
 
 // Covered tells whether segments, sorted as those of a [Device], say anything of the n bytes at off.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Config says what a Writer puts into header and trailer.
@@ -52,10 +53,10 @@ type Writer struct {
 // NewWriter writes the header. A wrong Config is ErrInvalid; an error of w keeps its class or becomes ErrIO.
 func NewWriter(w io.Writer, c Config) (*Writer, error) {
 	if c.VirtualSize < 0 || c.VirtualSize%SectorSize != 0 || c.VirtualSize > maxVirtual {
-		return nil, invalid("virtual size is %d, want a multiple of 512 up to 2^59", c.VirtualSize)
+		return nil, format.Invalid("virtual size is %d, want a multiple of 512 up to 2^59", c.VirtualSize)
 	}
 	if len(c.Comment) > tagSize {
-		return nil, invalid("comment of %d bytes, want at most %d", len(c.Comment), tagSize)
+		return nil, format.Invalid("comment of %d bytes, want at most %d", len(c.Comment), tagSize)
 	}
 	out := &Writer{w: w, c: c, max: MaxEntries}
 	if c.MaxEntries > 0 {
@@ -115,10 +116,10 @@ func (w *Writer) Zero(off, n int64) error {
 // ends inside the target's last sector is rounded up by the caller. Only for Config.Warp.
 func (w *Writer) Remote(off, n, source int64) error {
 	if !w.c.Warp {
-		return w.stop(invalid("remote data in a layer that is no warp layer"))
+		return w.stop(format.Invalid("remote data in a layer that is no warp layer"))
 	}
 	if source < 0 || source%SectorSize != 0 || source/SectorSize > maxSource-(n/SectorSize) {
-		return w.stop(invalid("remote data at %d, want a multiple of 512", source))
+		return w.stop(format.Invalid("remote data at %d, want a multiple of 512", source))
 	}
 	if err := w.place(off, n); err != nil {
 		return err
@@ -141,13 +142,13 @@ func (w *Writer) place(off, n int64) error {
 	}
 	switch {
 	case w.closed:
-		return w.stop(invalid("write to a closed layer"))
+		return w.stop(format.Invalid("write to a closed layer"))
 	case off < 0 || n < 0 || off%SectorSize != 0 || n%SectorSize != 0:
-		return w.stop(invalid("%d bytes at %d, want multiples of 512", n, off))
+		return w.stop(format.Invalid("%d bytes at %d, want multiples of 512", n, off))
 	case off > end || n > end-off:
-		return w.stop(invalid("%d bytes at %d leave the device of %d bytes", n, off, end))
+		return w.stop(format.Invalid("%d bytes at %d leave the device of %d bytes", n, off, end))
 	case uint64(off/SectorSize) < w.next && !w.c.AnyOrder:
-		return w.stop(invalid("%d bytes at %d after the device was written up to %d, want ascending order", n, off, w.next*SectorSize))
+		return w.stop(format.Invalid("%d bytes at %d after the device was written up to %d, want ascending order", n, off, w.next*SectorSize))
 	}
 	w.next = uint64((off + n) / SectorSize)
 	return nil
@@ -165,7 +166,7 @@ func (w *Writer) add(s Segment, n int64, most uint16) error {
 			}
 		}
 		if len(w.segments) >= w.max {
-			return w.stop(fail(abi.ErrLimit, w.pos, "index entries", dec(len(w.segments)+1), "at most "+dec(w.max)))
+			return w.stop(format.Fail(abi.ErrLimit, w.pos, "index entries", codecerr.Dec(len(w.segments)+1), "at most "+codecerr.Dec(w.max)))
 		}
 		s.Length = uint16(min(n, int64(most)))
 		w.segments = append(w.segments, s)
@@ -190,11 +191,11 @@ func (s Segment) skip(n int64) Segment {
 // Close writes index and trailer. It does not close the underlying writer.
 func (w *Writer) Close() (Info, error) {
 	if w.err == nil && w.closed {
-		return Info{}, w.stop(invalid("a layer is closed twice"))
+		return Info{}, w.stop(format.Invalid("a layer is closed twice"))
 	}
 	if w.err == nil && w.remote && w.onlyRemote() {
 		// Upstream takes the smallest tag as that of the file's own data.
-		w.stop(invalid("a warp layer with remote data alone, want data of its own: readers would mistake one for the other"))
+		w.stop(format.Invalid("a warp layer with remote data alone, want data of its own: readers would mistake one for the other"))
 	}
 	if w.err != nil {
 		return Info{}, w.err
@@ -231,7 +232,7 @@ func (w *Writer) sort() error {
 			s.Source = HeaderSize / SectorSize // any place will do; one place lets neighbours join
 		}
 		if s.Start < end {
-			return w.stop(invalid("sector %d of the device was given twice", s.Start))
+			return w.stop(format.Invalid("sector %d of the device was given twice", s.Start))
 		}
 		end = s.End()
 		most := uint16(runLength)
@@ -283,7 +284,7 @@ func (w *Writer) emit(p []byte) error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		return w.stop(outer(err, "lsmt: write"))
+		return w.stop(codecerr.Outer(err, "lsmt: write"))
 	}
 	return nil
 }

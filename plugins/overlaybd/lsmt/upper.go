@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // UpperFile is one of the two files of an Upper; *os.File is one.
@@ -62,15 +63,15 @@ var zeroLeaf = func() *upperLeaf {
 // ErrIO.
 func CreateUpper(base io.ReaderAt, data, index UpperFile, c Config) (*Upper, error) {
 	if c.VirtualSize <= 0 || c.VirtualSize%SectorSize != 0 || c.VirtualSize > maxVirtual || len(c.Comment) > tagSize {
-		return nil, invalid("virtual size is %d and the comment has %d bytes, want a positive multiple of 512 and at most %d", c.VirtualSize, len(c.Comment), tagSize)
+		return nil, format.Invalid("virtual size is %d and the comment has %d bytes, want a positive multiple of 512 and at most %d", c.VirtualSize, len(c.Comment), tagSize)
 	}
 	h := Header{Flags: flagHeader | flagData, VirtualSize: c.VirtualSize, UUID: c.UUID, Parent: c.Parent, Comment: c.Comment}
 	if _, err := data.WriteAt(encodeHeader(h), 0); err != nil {
-		return nil, outer(err, "lsmt: write data file")
+		return nil, codecerr.Outer(err, "lsmt: write data file")
 	}
 	h.Flags, h.IndexOffset = flagHeader, HeaderSize
 	if _, err := index.WriteAt(encodeHeader(h), 0); err != nil {
-		return nil, outer(err, "lsmt: write index file")
+		return nil, codecerr.Outer(err, "lsmt: write index file")
 	}
 	u := newUpper(base, data, index, h)
 	u.dataEnd, u.indexEnd = HeaderSize, HeaderSize
@@ -91,7 +92,7 @@ func OpenUpper(base io.ReaderAt, baseSize int64, data UpperFile, dataSize int64,
 		return nil, err
 	}
 	if l.head.VirtualSize != baseSize {
-		return nil, corrupt(offVirtual, "index header.virtual_size", dec(l.head.VirtualSize), dec(baseSize)+", the size of the device below")
+		return nil, format.Corrupt(offVirtual, "index header.virtual_size", codecerr.Dec(l.head.VirtualSize), codecerr.Dec(baseSize)+", the size of the device below")
 	}
 	u := newUpper(base, data, index, l.head)
 	u.dataEnd, u.indexEnd = dataSize, HeaderSize
@@ -125,13 +126,13 @@ var errCut = abi.Errorf(abi.ErrTruncated, "lsmt: the rest was cut off")
 func (u *Upper) mapSegment(off int64, s Segment) error {
 	sectors := uint64(u.size / SectorSize)
 	if s.End() > sectors {
-		return corrupt(off, "index entry end", dec(s.End()), "at most "+dec(sectors)+", the end of the device")
+		return format.Corrupt(off, "index entry end", codecerr.Dec(s.End()), "at most "+codecerr.Dec(sectors)+", the end of the device")
 	}
 	if s.Start%blockSects != 0 || s.End()%blockSects != 0 && s.End() != sectors {
-		return fail(abi.ErrUnsupported, off, "index entry", dec(s.Length)+" sectors at "+dec(s.Start), "whole blocks of 8 sectors")
+		return format.Fail(abi.ErrUnsupported, off, "index entry", codecerr.Dec(s.Length)+" sectors at "+codecerr.Dec(s.Start), "whole blocks of 8 sectors")
 	}
 	if !s.Zero && s.sourceEnd() > maxUpper {
-		return fail(abi.ErrLimit, off, "index entry source", dec(s.Source), "at most "+dec(uint64(maxUpper)))
+		return format.Fail(abi.ErrLimit, off, "index entry source", codecerr.Dec(s.Source), "at most "+codecerr.Dec(uint64(maxUpper)))
 	}
 	for k := uint64(0); k < uint64(s.Length); k += blockSects {
 		where := uint32(zeroBlock)
@@ -174,10 +175,10 @@ func (u *Upper) Header() Header { return u.head }
 // Sync makes what was written durable.
 func (u *Upper) Sync() error {
 	if err := u.data.Sync(); err != nil { // first: the index must not speak of data that is not there
-		return outer(err, "lsmt: sync data file")
+		return codecerr.Outer(err, "lsmt: sync data file")
 	}
 	if err := u.index.Sync(); err != nil {
-		return outer(err, "lsmt: sync index file")
+		return codecerr.Outer(err, "lsmt: sync index file")
 	}
 	return nil
 }

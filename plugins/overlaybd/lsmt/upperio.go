@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // run is a range of the device whose blocks stand in one piece: in the base, in the data file, or as zeros.
@@ -41,7 +42,7 @@ func (u *Upper) findLocked(off, n int64) run {
 // ReadAt implements io.ReaderAt.
 func (u *Upper) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
-		return 0, invalid("read at %d", off)
+		return 0, format.Invalid("read at %d", off)
 	}
 	if off >= u.size {
 		return 0, io.EOF
@@ -69,20 +70,20 @@ func (u *Upper) readRun(p []byte, off int64, r run) error {
 	case unmapped:
 		n, err := u.base.ReadAt(p, off)
 		if n < len(p) && (err == nil || errors.Is(err, io.EOF)) {
-			return truncated(off+int64(n), "device below the upper layer", dec(len(p)-n)+" more bytes")
+			return format.Truncated(off+int64(n), "device below the upper layer", codecerr.Dec(len(p)-n)+" more bytes")
 		}
 		if n < len(p) {
 			return err
 		}
 		return nil
 	}
-	return readFull(u.data, p, r.pos, "data file")
+	return format.ReadFull(u.data, p, r.pos, "data file")
 }
 
 // WriteAt implements io.WriterAt.
 func (u *Upper) WriteAt(p []byte, off int64) (n int, err error) {
 	if off < 0 || off > u.size || int64(len(p)) > u.size-off {
-		return 0, invalid("write of %d bytes at %d of a device of %d", len(p), off, u.size)
+		return 0, format.Invalid("write of %d bytes at %d of a device of %d", len(p), off, u.size)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -101,7 +102,7 @@ func (u *Upper) write(p []byte, off int64) (int, error) {
 	if r.where != unmapped && r.where != zeroBlock {
 		n, err := u.data.WriteAt(p[:r.n], r.pos)
 		if err != nil {
-			err = outer(err, "lsmt: write data file")
+			err = codecerr.Outer(err, "lsmt: write data file")
 		}
 		return n, err
 	}
@@ -128,7 +129,7 @@ func (u *Upper) append(p []byte, off int64) error {
 		return abi.Errorf(abi.ErrLimit, "lsmt: the data file of the upper layer has %d bytes, more than 2 TiB are not written", u.dataEnd)
 	}
 	if _, err := u.data.WriteAt(p, u.dataEnd); err != nil {
-		return outer(err, "lsmt: write data file")
+		return codecerr.Outer(err, "lsmt: write data file")
 	}
 	if err := u.enter(off, int64(len(p)), u.dataEnd/SectorSize); err != nil {
 		return err
@@ -156,7 +157,7 @@ func (u *Upper) enter(off, n, source int64) error {
 			pos -= entrySize
 		}
 		if _, err := u.index.WriteAt(appendEntry(nil, joined), pos); err != nil {
-			return outer(err, "lsmt: write index file")
+			return codecerr.Outer(err, "lsmt: write index file")
 		}
 		u.indexEnd, u.last = pos+entrySize, joined
 		if err := u.mapSegment(pos, s); err != nil {
@@ -173,7 +174,7 @@ func (u *Upper) enter(off, n, source int64) error {
 // Zero makes n bytes at off read as zeros. Data that was there keeps its place in the data file.
 func (u *Upper) Zero(off, n int64) error {
 	if off < 0 || n < 0 || off > u.size || n > u.size-off {
-		return invalid("zeros of %d bytes at %d of a device of %d", n, off, u.size)
+		return format.Invalid("zeros of %d bytes at %d of a device of %d", n, off, u.size)
 	}
 	end := off + n
 	first, last := (off+upperBlock-1)/upperBlock*upperBlock, end/upperBlock*upperBlock

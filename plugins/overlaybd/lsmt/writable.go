@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // OpenAppend reads a writable layer of append mode: the data file and the index file, with their sizes in bytes. The index may
@@ -14,24 +15,24 @@ func OpenAppend(data io.ReaderAt, dataSize int64, index io.ReaderAt, indexSize i
 		return nil, err
 	}
 	if dh.Flags&flagData == 0 || dh.Flags&flagSparse != 0 {
-		return nil, corrupt(offFlags, "header.flags", hex32(dh.Flags), "the data file of an append-mode layer")
+		return nil, format.Corrupt(offFlags, "header.flags", codecerr.Hex(dh.Flags), "the data file of an append-mode layer")
 	}
 	ih, err := readHeader(index, indexSize, 0, "index header")
 	if err != nil {
 		return nil, err
 	}
 	if ih.Flags&(flagData|flagSealed) != 0 {
-		return nil, corrupt(offFlags, "index header.flags", hex32(ih.Flags), "an index file that is not sealed")
+		return nil, format.Corrupt(offFlags, "index header.flags", codecerr.Hex(ih.Flags), "an index file that is not sealed")
 	}
 	if ih.IndexOffset != HeaderSize {
-		return nil, corrupt(offIndex, "index header.index_offset", dec(ih.IndexOffset), "4096")
+		return nil, format.Corrupt(offIndex, "index header.index_offset", codecerr.Dec(ih.IndexOffset), "4096")
 	}
 	if part := (indexSize - HeaderSize) % entrySize; part != 0 {
-		return nil, truncated(indexSize, "index entry", dec(entrySize-part)+" more bytes")
+		return nil, format.Truncated(indexSize, "index entry", codecerr.Dec(entrySize-part)+" more bytes")
 	}
 	n, limit := (indexSize-HeaderSize)/entrySize, o.limit(maxWritable)
 	if n > int64(limit) {
-		return nil, fail(abi.ErrLimit, HeaderSize, "index entries", dec(n), "at most "+dec(limit))
+		return nil, format.Fail(abi.ErrLimit, HeaderSize, "index entries", codecerr.Dec(n), "at most "+codecerr.Dec(limit))
 	}
 	l := &Layer{head: ih, data: data, target: o.Target, targetSz: o.TargetSize}
 	var log []Segment
@@ -84,10 +85,10 @@ func OpenSparse(r io.ReaderAt, size int64, present []Range, o Options) (*Layer, 
 		return nil, err
 	}
 	if h.Flags&flagData == 0 || h.Flags&flagSparse == 0 {
-		return nil, corrupt(offFlags, "header.flags", hex32(h.Flags), "the data file of a sparse layer")
+		return nil, format.Corrupt(offFlags, "header.flags", codecerr.Hex(h.Flags), "the data file of a sparse layer")
 	}
 	if want := h.VirtualSize + HeaderSize; size < want {
-		return nil, truncated(size, "data", dec(want)+" bytes, virtual_size and the header")
+		return nil, format.Truncated(size, "data", codecerr.Dec(want)+" bytes, virtual_size and the header")
 	}
 	if present == nil {
 		present = []Range{{HeaderSize, h.VirtualSize}}
@@ -98,14 +99,14 @@ func OpenSparse(r io.ReaderAt, size int64, present []Range, o Options) (*Layer, 
 	last := (HeaderSize + h.VirtualSize) / SectorSize
 	for _, p := range present {
 		if p.Off < 0 || p.Len < 0 || p.Off > size || p.Len > size-p.Off {
-			return nil, invalid("range of %d bytes at %d leaves the sparse file of %d bytes", p.Len, p.Off, size)
+			return nil, format.Invalid("range of %d bytes at %d leaves the sparse file of %d bytes", p.Len, p.Off, size)
 		}
 		from := max(p.Off/SectorSize, next)
 		to := min((p.Off+p.Len+SectorSize-1)/SectorSize, last)
 		for from < to {
 			n := min(to-from, runLength)
 			if len(l.segments) >= limit {
-				return nil, fail(abi.ErrLimit, p.Off, "segments of a sparse file", dec(len(l.segments)+1), "at most "+dec(limit))
+				return nil, format.Fail(abi.ErrLimit, p.Off, "segments of a sparse file", codecerr.Dec(len(l.segments)+1), "at most "+codecerr.Dec(limit))
 			}
 			l.segments = append(l.segments, Segment{Start: uint64(from - firstSource), Source: uint64(from), Length: uint16(n)})
 			from += n

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"strconv"
+
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Check reads a layer's shell and reports every violation. errs are rules that the runtime enforces; notes are deviations that
@@ -14,23 +16,23 @@ func Check(r io.ReaderAt, size int64) (errs, notes []error) {
 		return []error{err}, nil
 	}
 	if !ok {
-		return []error{corrupt(0, "header", "", "\"ustar\", version \"00\" and the right checksum")}, nil
+		return []error{format.Corrupt(0, "header", "", "\"ustar\", version \"00\" and the right checksum")}, nil
 	}
 	if s.Name != Name {
-		notes = append(notes, corrupt(s.Offset-block, "name", strconv.Quote(s.Name), strconv.Quote(Name)))
+		notes = append(notes, format.Corrupt(s.Offset-block, "name", strconv.Quote(s.Name), strconv.Quote(Name)))
 	}
 	end := s.Offset + s.Size
 	if want := int64(len(Trailer(s.Size))); size-end < want {
-		return nil, append(notes, truncated(size, "end of the archive", dec(want)+" zeros behind the payload"))
+		return nil, append(notes, format.Truncated(size, "end of the archive", codecerr.Dec(want)+" zeros behind the payload"))
 	}
 	buf := make([]byte, 64<<10)
 	for at := end; at < size; at += int64(len(buf)) {
 		part := buf[:min(int64(len(buf)), size-at)]
-		if err := readFull(r, part, at, "end of the archive"); err != nil {
+		if err := format.ReadFull(r, part, at, "end of the archive"); err != nil {
 			return []error{err}, notes
 		}
 		if k := bytes.IndexFunc(part, func(c rune) bool { return c != 0 }); k >= 0 {
-			return nil, append(notes, corrupt(at+int64(k), "end of the archive", "0x"+strconv.FormatUint(uint64(part[k]), 16), "zeros behind the payload"))
+			return nil, append(notes, format.Corrupt(at+int64(k), "end of the archive", "0x"+strconv.FormatUint(uint64(part[k]), 16), "zeros behind the payload"))
 		}
 	}
 	return nil, notes

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Shell says where the payload is.
@@ -23,7 +24,7 @@ func Find(r io.ReaderAt, size int64) (shell Shell, ok bool, err error) {
 		return Shell{}, false, nil
 	}
 	h := make(headerView, block)
-	if err := readFull(r, h, 0, "header"); err != nil {
+	if err := format.ReadFull(r, h, 0, "header"); err != nil {
 		return Shell{}, false, err
 	}
 	if !h.isTar() {
@@ -39,16 +40,16 @@ func parse(r io.ReaderAt, size int64, h headerView) (Shell, error) {
 	if t := h.typeflag(); t == 'x' || t == 'g' {
 		n, ok := octal(h.size())
 		if !ok {
-			return Shell{}, corrupt(124, "size of the pax records", strconv.Quote(string(h.size())), "octal digits")
+			return Shell{}, format.Corrupt(124, "size of the pax records", strconv.Quote(string(h.size())), "octal digits")
 		}
 		if n <= 0 || n > block {
-			return Shell{}, fail(abi.ErrUnsupported, 124, "size of the pax records", dec(n), "1 to 512, or the payload is not at byte 1536")
+			return Shell{}, format.Fail(abi.ErrUnsupported, 124, "size of the pax records", codecerr.Dec(n), "1 to 512, or the payload is not at byte 1536")
 		}
 		if size < HeaderSize {
-			return Shell{}, truncated(size, "header", "1536 bytes")
+			return Shell{}, format.Truncated(size, "header", "1536 bytes")
 		}
 		both := make([]byte, 2*block)
-		if err := readFull(r, both, block, "pax records and header"); err != nil {
+		if err := format.ReadFull(r, both, block, "pax records and header"); err != nil {
 			return Shell{}, err
 		}
 		if t == 'x' {
@@ -59,22 +60,22 @@ func parse(r io.ReaderAt, size int64, h headerView) (Shell, error) {
 		}
 		h, s.Offset = both[block:], HeaderSize
 		if h.magic() != "ustar" || !h.sumOK() {
-			return Shell{}, corrupt(2*block, "header behind the pax records", "", "a tar header with its checksum")
+			return Shell{}, format.Corrupt(2*block, "header behind the pax records", "", "a tar header with its checksum")
 		}
 	}
 	if t := h.typeflag(); t != '0' && t != 0 && t != '7' {
-		return Shell{}, fail(abi.ErrUnsupported, s.Offset-block+156, "typeflag", strconv.QuoteRune(rune(t)), "a file, at once or behind pax records")
+		return Shell{}, format.Fail(abi.ErrUnsupported, s.Offset-block+156, "typeflag", strconv.QuoteRune(rune(t)), "a file, at once or behind pax records")
 	}
 	s.Name = string(h.name())
 	if s.Size <= 0 {
 		n, ok := octal(h.size())
 		if !ok {
-			return Shell{}, corrupt(s.Offset-block+124, "size", strconv.Quote(string(h.size())), "octal digits, or a pax record")
+			return Shell{}, format.Corrupt(s.Offset-block+124, "size", strconv.Quote(string(h.size())), "octal digits, or a pax record")
 		}
 		s.Size = n
 	}
 	if s.Size < 0 || s.Size > size-s.Offset {
-		return Shell{}, truncated(size, "payload", dec(s.Size)+" bytes from byte "+dec(s.Offset)+" on")
+		return Shell{}, format.Truncated(size, "payload", codecerr.Dec(s.Size)+" bytes from byte "+codecerr.Dec(s.Offset)+" on")
 	}
 	return s, nil
 }
@@ -86,16 +87,16 @@ func paxSize(b []byte) (int64, error) {
 		digits, _, ok := bytes.Cut(b, []byte(" "))
 		n, err := strconv.ParseUint(string(digits), 10, 31)
 		if !ok || err != nil || n > uint64(len(b)) || n < uint64(len(digits))+2 || b[n-1] != '\n' {
-			return 0, corrupt(at, "pax record", "", "\"<length> <key>=<value>\" and a newline")
+			return 0, format.Corrupt(at, "pax record", "", "\"<length> <key>=<value>\" and a newline")
 		}
 		key, value, ok := bytes.Cut(b[len(digits)+1:n-1], []byte("="))
 		if !ok {
-			return 0, corrupt(at, "pax record", "", "a key and a value")
+			return 0, format.Corrupt(at, "pax record", "", "a key and a value")
 		}
 		if string(key) == sizeRecord {
 			v, err := strconv.ParseUint(string(value), 10, 64)
 			if err != nil || v > math.MaxInt64 {
-				return 0, corrupt(at, "pax record size", strconv.Quote(string(value)), "a number of bytes")
+				return 0, format.Corrupt(at, "pax record size", strconv.Quote(string(value)), "a number of bytes")
 			}
 			size = int64(v)
 		}

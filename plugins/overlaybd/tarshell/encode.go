@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Header returns what stands before a payload of size bytes in upstream's form: HeaderSize bytes. size must not be negative.
@@ -38,7 +40,7 @@ func Header(size int64) []byte {
 // that 11 octal digits cannot say is ErrInvalid.
 func PlainHeader(size int64) ([]byte, error) {
 	if size < 0 || size > maxPlain {
-		return nil, invalid("payload of %d bytes, want 0 to %d in the plain form", size, int64(maxPlain))
+		return nil, format.Invalid("payload of %d bytes, want 0 to %d in the plain form", size, int64(maxPlain))
 	}
 	h := make([]byte, PlainSize)
 	copy(h, Name)
@@ -95,7 +97,7 @@ type Writer struct {
 // becomes ErrIO.
 func NewWriter(w io.Writer, size int64) (*Writer, error) {
 	if size < 0 {
-		return nil, invalid("payload of %d bytes", size)
+		return nil, format.Invalid("payload of %d bytes", size)
 	}
 	return newWriter(w, size, Header(size))
 }
@@ -120,7 +122,7 @@ func newWriter(w io.Writer, size int64, h []byte) (*Writer, error) {
 // Write writes payload. More than was announced is ErrInvalid, and nothing of p is written.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.err == nil && (w.done || int64(len(p)) > w.left) {
-		w.err = invalid("%d bytes of payload more than the %d that were announced", int64(len(p))-w.left, w.size)
+		w.err = format.Invalid("%d bytes of payload more than the %d that were announced", int64(len(p))-w.left, w.size)
 	}
 	n, err := w.emit(p)
 	w.left -= int64(n)
@@ -132,9 +134,9 @@ func (w *Writer) Close() error {
 	switch {
 	case w.err != nil:
 	case w.done:
-		w.err = invalid("a shell is closed twice")
+		w.err = format.Invalid("a shell is closed twice")
 	case w.left > 0:
-		w.err = invalid("%d bytes of payload are missing of the %d that were announced", w.left, w.size)
+		w.err = format.Invalid("%d bytes of payload are missing of the %d that were announced", w.left, w.size)
 	}
 	w.done = true
 	_, err := w.emit(Trailer(w.size))
@@ -150,7 +152,7 @@ func (w *Writer) emit(p []byte) (int, error) {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		w.err = outer(err, "overlaybd tar: write")
+		w.err = codecerr.Outer(err, "overlaybd tar: write")
 	}
 	return n, w.err
 }

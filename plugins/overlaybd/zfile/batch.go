@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // job is a batch of blocks. Its buffers belong to the Writer until compress starts, then to compress until done is closed, then
@@ -72,7 +73,7 @@ func (w *Writer) commit(j *job) {
 		return
 	}
 	if n := int64(len(w.table)+len(j.table)) / entrySize; n > w.c.MaxBlocks {
-		w.err = fail(abi.ErrLimit, w.pos, "index_size", dec(n), "at most "+dec(w.c.MaxBlocks)+" blocks")
+		w.err = format.Fail(abi.ErrLimit, w.pos, "index_size", codecerr.Dec(n), "at most "+codecerr.Dec(w.c.MaxBlocks)+" blocks")
 		return
 	}
 	w.table = append(w.table, j.table...)

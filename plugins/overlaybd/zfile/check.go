@@ -3,6 +3,8 @@ package zfile
 import (
 	"bytes"
 	"io"
+
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // maxFindings bounds what Check collects of either kind.
@@ -21,10 +23,10 @@ func Check(r io.ReaderAt, size int64, o Options) (errs, notes []error) {
 		c.record(size-HeaderSize, "trailer", false)
 	}
 	if end := f.table.end; end != f.head.IndexOffset {
-		c.note(end, "bytes between blocks and jump table", dec(f.head.IndexOffset-end), "0")
+		c.note(end, "bytes between blocks and jump table", codecerr.Dec(f.head.IndexOffset-end), "0")
 	}
 	if end := f.head.IndexOffset + f.head.Blocks*entrySize; end != size-HeaderSize {
-		c.note(end, "bytes between jump table and trailer", dec(size-HeaderSize-end), "0")
+		c.note(end, "bytes between jump table and trailer", codecerr.Dec(size-HeaderSize-end), "0")
 	}
 	c.blocks()
 	return c.errs, c.notes
@@ -43,14 +45,14 @@ func (c *checker) bad(err error) {
 
 func (c *checker) note(off int64, field, got, want string) {
 	if len(c.notes) < maxFindings {
-		c.notes = append(c.notes, corrupt(off, field, got, want))
+		c.notes = append(c.notes, format.Corrupt(off, field, got, want))
 	}
 }
 
 // record notes what the header or trailer at off has that readers do not look at.
 func (c *checker) record(off int64, name string, header bool) {
 	b := make([]byte, HeaderSize)
-	if err := readFull(c.f.r, b, off, name); err != nil {
+	if err := format.ReadFull(c.f.r, b, off, name); err != nil {
 		c.bad(err)
 		return
 	}
@@ -60,22 +62,22 @@ func (c *checker) record(off int64, name string, header bool) {
 		return
 	}
 	if v.size() != headerUsed {
-		c.note(off+offSize, name+".size", dec(v.size()), "96")
+		c.note(off+offSize, name+".size", codecerr.Dec(v.size()), "96")
 	}
 	if v.flags()&^flagsKnown != 0 {
-		c.note(off+offFlags, name+".flags", hex(v.flags()), "known bits only")
+		c.note(off+offFlags, name+".flags", codecerr.Hex(v.flags()), "known bits only")
 	}
 	switch {
 	case v.flags()&flagDigest == 0:
-		c.note(off+offFlags, name+".flags", hex(v.flags()), "a digest")
+		c.note(off+offFlags, name+".flags", codecerr.Hex(v.flags()), "a digest")
 	case v.digest() != v.sum():
-		c.note(off+offDigest, name+".digest", hex(v.digest()), hex(v.sum()))
+		c.note(off+offDigest, name+".digest", codecerr.Hex(v.digest()), codecerr.Hex(v.sum()))
 	}
 	if !allZero(b[offRes1:offBlock]) || !allZero(b[offLevel:offDict]) || !allZero(b[offPad:headerUsed]) || !allZero(b[headerUsed:]) {
 		c.note(off+offRes1, name+" reserved bytes", "", "zeros")
 	}
 	if v.dictSize() != 0 {
-		c.note(off+offDict, name+".dict_size", dec(v.dictSize()), "0")
+		c.note(off+offDict, name+".dict_size", codecerr.Dec(v.dictSize()), "0")
 	}
 	if !header || v.flags()&flagComplete != 0 {
 		c.same(v, off, name)
@@ -100,7 +102,7 @@ func (c *checker) blocks() {
 	for k := range f.head.Blocks {
 		at := f.table.position(k)
 		one = one[:f.table.position(k+1)-at]
-		err := readFull(f.r, one, at, "block")
+		err := format.ReadFull(f.r, one, at, "block")
 		if err == nil {
 			err = f.decode(content[:f.blockLength(k)], one, at)
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/pierrec/lz4/v4"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Algorithm is how blocks are compressed.
@@ -26,7 +27,7 @@ func (a Algorithm) String() string {
 	case Zstd:
 		return "zstd"
 	}
-	return "algorithm " + dec(byte(a))
+	return "algorithm " + codecerr.Dec(byte(a))
 }
 
 // Encoders and decoders are kept for the process: none of them owns a goroutine or holds data.
@@ -78,10 +79,10 @@ func expand(dst, stored []byte, a Algorithm, off int64) error {
 		n, err = lz4.UncompressBlock(stored, dst)
 	}
 	if err != nil {
-		return corrupt(off, "block", "not valid "+a.String()+" ("+err.Error()+")", dec(len(dst))+" bytes in it")
+		return format.Corrupt(off, "block", "not valid "+a.String()+" ("+err.Error()+")", codecerr.Dec(len(dst))+" bytes in it")
 	}
 	if n != len(dst) {
-		return corrupt(off, "length of the block's content", dec(n), dec(len(dst)))
+		return format.Corrupt(off, "length of the block's content", codecerr.Dec(n), codecerr.Dec(len(dst)))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Header holds what header and trailer of a file say.
@@ -52,9 +53,9 @@ type File struct {
 func Open(r io.ReaderAt, size int64, o Options) (*File, error) {
 	b := make([]byte, HeaderSize)
 	if size < HeaderSize {
-		return nil, truncated(max(size, 0), "header", "512 bytes")
+		return nil, format.Truncated(max(size, 0), "header", "512 bytes")
 	}
-	if err := readFull(r, b, 0, "header"); err != nil {
+	if err := format.ReadFull(r, b, 0, "header"); err != nil {
 		return nil, err
 	}
 	v := headerView(b)
@@ -65,9 +66,9 @@ func Open(r io.ReaderAt, size int64, o Options) (*File, error) {
 	if v.flags()&flagComplete == 0 {
 		at, name = size-HeaderSize, "trailer"
 		if at < HeaderSize {
-			return nil, truncated(size, name, "512 bytes behind the blocks")
+			return nil, format.Truncated(size, name, "512 bytes behind the blocks")
 		}
-		if err := readFull(r, b, at, name); err != nil {
+		if err := format.ReadFull(r, b, at, name); err != nil {
 			return nil, err
 		}
 		if err := checkTrailer(v, at); err != nil {
@@ -95,13 +96,13 @@ func Open(r io.ReaderAt, size int64, o Options) (*File, error) {
 func checkHeader(v headerView) error {
 	switch {
 	case !v.magic():
-		return corrupt(0, "header.magic", "", "\"ZFile\" and its signature")
+		return format.Corrupt(0, "header.magic", "", "\"ZFile\" and its signature")
 	case v.flags()&flagHeader == 0:
-		return corrupt(offFlags, "header.flags", hex(v.flags()), "the header bit")
+		return format.Corrupt(offFlags, "header.flags", codecerr.Hex(v.flags()), "the header bit")
 	case v.flags()&flagDigest != 0 && v.digest() != v.sum():
-		return fail(abi.ErrDigest, offDigest, "header.digest", hex(v.digest()), hex(v.sum()))
+		return format.Fail(abi.ErrDigest, offDigest, "header.digest", codecerr.Hex(v.digest()), codecerr.Hex(v.sum()))
 	case v.flags()&flagData == 0 && v.flags()&flagComplete == 0:
-		return corrupt(offFlags, "header.flags", hex(v.flags()), "a data file")
+		return format.Corrupt(offFlags, "header.flags", codecerr.Hex(v.flags()), "a data file")
 	}
 	return nil
 }
@@ -111,9 +112,9 @@ func checkTrailer(v headerView, at int64) error {
 	switch {
 	case !v.magic():
 		// A file that was cut or has something appended looks like this.
-		return truncated(at, "trailer.magic", "a trailer at the file's end")
+		return format.Truncated(at, "trailer.magic", "a trailer at the file's end")
 	case v.flags()&flagHeader != 0 || v.flags()&flagData == 0 || v.flags()&flagSealed == 0:
-		return corrupt(at+offFlags, "trailer.flags", hex(v.flags()), "the trailer of a sealed data file")
+		return format.Corrupt(at+offFlags, "trailer.flags", codecerr.Hex(v.flags()), "the trailer of a sealed data file")
 	}
 	return nil
 }
@@ -126,28 +127,28 @@ func decodeHeader(v headerView, at, size int64, name string, limit int64) (Heade
 	}
 	bs := v.blockSize()
 	if bs < minBlock || bs > maxBlock || bs&(bs-1) != 0 {
-		return h, fail(abi.ErrUnsupported, at+offBlock, name+".block_size", dec(bs), "a power of two from 512 to 65536")
+		return h, format.Fail(abi.ErrUnsupported, at+offBlock, name+".block_size", codecerr.Dec(bs), "a power of two from 512 to 65536")
 	}
 	if h.Algorithm != LZ4 && h.Algorithm != Zstd {
-		return h, fail(abi.ErrUnsupported, at+offAlgo, name+".algo", dec(v.algo()), "1 (lz4) or 2 (zstd)")
+		return h, format.Fail(abi.ErrUnsupported, at+offAlgo, name+".algo", codecerr.Dec(v.algo()), "1 (lz4) or 2 (zstd)")
 	}
 	end := size - HeaderSize // where the table ends at the latest
 	if v.indexOffset() > uint64(end) {
-		return h, truncated(size, name+".index_offset", "a table at "+dec(v.indexOffset())+" and a trailer")
+		return h, format.Truncated(size, name+".index_offset", "a table at "+codecerr.Dec(v.indexOffset())+" and a trailer")
 	}
 	h.IndexOffset = int64(v.indexOffset())
 	if h.IndexOffset < HeaderSize+h.DictSize {
-		return h, corrupt(at+offIndex, name+".index_offset", dec(h.IndexOffset), "at least "+dec(HeaderSize+h.DictSize))
+		return h, format.Corrupt(at+offIndex, name+".index_offset", codecerr.Dec(h.IndexOffset), "at least "+codecerr.Dec(HeaderSize+h.DictSize))
 	}
 	if n := v.indexSize(); n > uint64(limit) || n > MaxBlocks {
-		return h, fail(abi.ErrLimit, at+offEntries, name+".index_size", dec(n), "at most "+dec(min(limit, MaxBlocks))+" blocks")
+		return h, format.Fail(abi.ErrLimit, at+offEntries, name+".index_size", codecerr.Dec(n), "at most "+codecerr.Dec(min(limit, MaxBlocks))+" blocks")
 	}
 	h.Blocks = int64(v.indexSize())
 	if fit := (end - h.IndexOffset) / entrySize; h.Blocks > fit {
-		return h, truncated(size, name+".index_size", dec(h.Blocks)+" entries and a trailer; "+dec(fit)+" fit")
+		return h, format.Truncated(size, name+".index_size", codecerr.Dec(h.Blocks)+" entries and a trailer; "+codecerr.Dec(fit)+" fit")
 	}
 	if n := v.length(); n > uint64(h.Blocks)*uint64(bs) || h.Blocks > 0 && n <= uint64(h.Blocks-1)*uint64(bs) {
-		return h, corrupt(at+offLength, name+".original_file_size", dec(n), "what "+dec(h.Blocks)+" blocks of "+dec(bs)+" bytes hold")
+		return h, format.Corrupt(at+offLength, name+".original_file_size", codecerr.Dec(n), "what "+codecerr.Dec(h.Blocks)+" blocks of "+codecerr.Dec(bs)+" bytes hold")
 	}
 	h.Length = int64(v.length())
 	return h, nil
@@ -161,7 +162,7 @@ func (f *File) load() error {
 	crc := uint32(0)
 	for at, left := h.IndexOffset, h.Blocks*entrySize; left > 0; {
 		part := buf[:min(left, int64(len(buf)))]
-		if err := readFull(f.r, part, at, "jump table"); err != nil {
+		if err := format.ReadFull(f.r, part, at, "jump table"); err != nil {
 			return err
 		}
 		crc = rawCRC(crc, part)
@@ -173,10 +174,10 @@ func (f *File) load() error {
 		at, left = at+int64(len(part)), left-int64(len(part))
 	}
 	if h.Flags&flagDigest != 0 && crc != h.IndexCRC {
-		return fail(abi.ErrDigest, h.IndexOffset, "index_crc of the jump table", hex(crc), hex(h.IndexCRC))
+		return format.Fail(abi.ErrDigest, h.IndexOffset, "index_crc of the jump table", codecerr.Hex(crc), codecerr.Hex(h.IndexCRC))
 	}
 	if end := f.table.end; end > h.IndexOffset {
-		return corrupt(h.IndexOffset, "end of the blocks in the jump table", dec(end), "at most "+dec(h.IndexOffset)+", the table's own place")
+		return format.Corrupt(h.IndexOffset, "end of the blocks in the jump table", codecerr.Dec(end), "at most "+codecerr.Dec(h.IndexOffset)+", the table's own place")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // Config says how a Writer compresses. The zero value is what upstream writes: lz4, 4 KiB, checksums.
@@ -63,13 +64,13 @@ func NewParallelWriter(w io.Writer, c Config, workers int) (*Writer, error) {
 		c.MaxBlocks = MaxBlocks
 	}
 	if c.Algorithm != LZ4 && c.Algorithm != Zstd {
-		return nil, invalid("algorithm is %d, want 1 (lz4) or 2 (zstd)", byte(c.Algorithm))
+		return nil, format.Invalid("algorithm is %d, want 1 (lz4) or 2 (zstd)", byte(c.Algorithm))
 	}
 	if bs := c.BlockSize; bs < 4096 || bs > 32<<10 || bs&(bs-1) != 0 {
-		return nil, invalid("block size is %d, want 4096, 8192, 16384 or 32768", bs)
+		return nil, format.Invalid("block size is %d, want 4096, 8192, 16384 or 32768", bs)
 	}
 	if workers < 1 {
-		return nil, invalid("%d workers, want 1 or more", workers)
+		return nil, format.Invalid("%d workers, want 1 or more", workers)
 	}
 	out := &Writer{w: w, c: c, workers: workers}
 	return out, out.emit(encodeHeader(Header{Flags: flagHeader | flagData | flagDigest}, c))
@@ -98,7 +99,7 @@ func encodeHeader(h Header, c Config) []byte {
 // Write compresses p. How the input is cut into calls does not matter.
 func (w *Writer) Write(p []byte) (n int, err error) {
 	if w.err == nil && w.closed {
-		w.err = invalid("write to a closed file")
+		w.err = format.Invalid("write to a closed file")
 	}
 	for len(p) > 0 && w.err == nil {
 		if w.fill == nil {
@@ -118,7 +119,7 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 // Close writes what is left, the jump table and the trailer. It does not close the underlying writer.
 func (w *Writer) Close() (Info, error) {
 	if w.err == nil && w.closed {
-		w.err = invalid("a file is closed twice")
+		w.err = format.Invalid("a file is closed twice")
 	}
 	w.closed = true
 	if w.err == nil && w.fill != nil {
@@ -157,7 +158,7 @@ func (w *Writer) emit(p []byte) error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		w.err = outer(err, "zfile: write")
+		w.err = codecerr.Outer(err, "zfile: write")
 	}
 	return w.err
 }

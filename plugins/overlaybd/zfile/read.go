@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
 )
 
 // readStep is how many stored bytes are read at once at most.
@@ -19,7 +20,7 @@ var stored = sync.Pool{New: func() any { b := make([]byte, 0, readStep); return 
 // class or become ErrIO. Then n bytes are right.
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	if off < 0 {
-		return 0, invalid("read at %d", off)
+		return 0, format.Invalid("read at %d", off)
 	}
 	if off >= f.head.Length {
 		return 0, io.EOF
@@ -64,7 +65,7 @@ func (f *File) readBlocks(p []byte, first, last, skip int64) (n int, err error) 
 	buf := stored.Get().(*[]byte)
 	defer stored.Put(buf)
 	raw := (*buf)[:f.table.position(next)-start]
-	if err := readFull(f.r, raw, start, "block"); err != nil {
+	if err := format.ReadFull(f.r, raw, start, "block"); err != nil {
 		return 0, err
 	}
 	for k := first; k < next; k++ {
@@ -96,7 +97,7 @@ func (f *File) decode(dst, one []byte, at int64) error {
 		want := binary.LittleEndian.Uint32(one[body:])
 		one = one[:body]
 		if got := rawCRC(blockSeed, one); got != want {
-			return fail(abi.ErrDigest, at, "crc of the block", hex(got), hex(want))
+			return format.Fail(abi.ErrDigest, at, "crc of the block", codecerr.Hex(got), codecerr.Hex(want))
 		}
 	}
 	return expand(dst, one, f.head.Algorithm, at)

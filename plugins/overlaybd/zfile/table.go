@@ -1,5 +1,7 @@
 package zfile
 
+import "github.com/convhost/convhost/plugins/overlaybd/internal/codecerr"
+
 // table holds the positions of blocks. Blocks that come from 64 KiB of content form a group; the position of a group is stored in
 // full, that of a block as its distance from the group's in 16 bits. Upstream does the same and refuses files in which
 // that does not fit, and so do we.
@@ -21,7 +23,7 @@ func (t *table) add(length uint32, at int64, h Header) error {
 		low = crcSize
 	}
 	if length <= low || length > maxStored {
-		return corrupt(at, "jump table entry", dec(length), "more than "+dec(low)+" and at most "+dec(maxStored))
+		return format.Corrupt(at, "jump table entry", codecerr.Dec(length), "more than "+codecerr.Dec(low)+" and at most "+codecerr.Dec(maxStored))
 	}
 	if n := int64(len(t.sums)); n%t.group == 0 {
 		t.groups = append(t.groups, t.end)
@@ -29,7 +31,7 @@ func (t *table) add(length uint32, at int64, h Header) error {
 	} else {
 		sum := t.end - t.groups[len(t.groups)-1]
 		if sum >= maxSum {
-			return corrupt(at-entrySize, "sum of jump table entries inside 64 KiB of content", dec(sum), "less than 65535")
+			return format.Corrupt(at-entrySize, "sum of jump table entries inside 64 KiB of content", codecerr.Dec(sum), "less than 65535")
 		}
 		t.sums = append(t.sums, uint16(sum))
 	}
