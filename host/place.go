@@ -92,8 +92,31 @@ func (p place) write(s *record) error {
 	return placeError(os.Rename(aside, p.file()))
 }
 
-// remove deletes the directory with everything in it.
-func (p place) remove() error { return placeError(os.RemoveAll(p.dir)) }
+// remove deletes the directory with everything in it. It is taken aside first: who else waits for the lock, to remove the
+// directory too, would make a new lock in it again and again.
+func (p place) remove() error {
+	aside := filepath.Join(filepath.Dir(p.dir), ".removed-"+p.id)
+	if err := removeAll(aside); err != nil { // of a process that was killed here
+		return placeError(err)
+	}
+	switch err := os.Rename(p.dir, aside); {
+	case errors.Is(err, fs.ErrNotExist): // somebody else was faster
+		return nil
+	case err != nil: // Windows keeps a directory with open files where it is
+		aside = p.dir
+	}
+	return placeError(removeAll(aside))
+}
+
+// removeAll is os.RemoveAll of a directory in which somebody who was about to may make one more file.
+func removeAll(dir string) (err error) {
+	for range 100 {
+		if err = os.RemoveAll(dir); !errors.Is(err, fs.ErrExist) { // it is not empty
+			break
+		}
+	}
+	return err
+}
 
 func (p place) gone() bool {
 	_, err := os.Stat(p.dir)
