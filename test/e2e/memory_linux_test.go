@@ -5,12 +5,13 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -37,12 +38,63 @@ func (r *run) peakOf(format, src, dst string, args ...string) int64 {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	most, err := watch(cmd.Process.Pid, ended)
+	if err != nil {
 		r.t.Fatalf("convert %s: %v\n%s", src, err, out.String())
 	}
-	most := int64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) << 10
 	r.t.Logf("convert %s: %d MiB, %s", strings.Join(append([]string{filepath.Base(src)}, args...), " "), most>>20, time.Since(start).Round(10*time.Millisecond))
 	return most
+}
+
+// watch returns the most memory that a process, or one that it started, has had until it ends. What wait tells of it would be that of this process, if
+// that is larger: a child begins with what its parent has had.
+func watch(pid int, ended <-chan error) (most int64, err error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			if most == 0 && err == nil {
+				err = errors.New("its memory was not seen")
+			}
+			return most, err
+		case <-tick.C:
+			for _, p := range append(children(pid), pid) {
+				most = max(most, peakNow(p))
+			}
+		}
+	}
+}
+
+// children lists the processes that a process has started: native plugins.
+func children(pid int) (out []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, name := range tasks {
+		list, _ := os.ReadFile(name) // it may have ended
+		for _, f := range strings.Fields(string(list)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// peakNow returns the most memory that a process has had so far, in bytes; 0 if it has ended.
+func peakNow(pid int) int64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(kb), "kB")), 10, 64)
+			return n << 10
+		}
+	}
+	return 0
 }
 
 func wantAtMost(t testing.TB, what string, got, most int64) {
