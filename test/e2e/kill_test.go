@@ -22,7 +22,7 @@ import (
 func TestKill(t *testing.T) {
 	src, kills := demo, 10
 	if dir := os.Getenv("CONVHOST_TESTDATA"); dir != "" {
-		src, kills = "oci:"+filepath.Join(dir, "images", "debian-multi")+":amd64", 15
+		src, kills = "oci:"+filepath.Join(dir, "images", "debian-multi")+":amd64", 9
 	}
 	for format, runtimes := range formats {
 		t.Run(format, func(t *testing.T) { killMany(t, format, runtimes, src, kills) })
