@@ -3,6 +3,7 @@ package plugintest
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ type kit struct {
 	set    []source
 	base   []trial // each layer of the set, converted under usual conditions
 	failed map[string]bool
-	stored map[string][]byte // layers that were converted, by digest: what layers may refer to
+	stored sync.Map // []byte by digest: layers that were converted, to which others may refer
 }
 
 func newKit(ctx context.Context, cfg Config) (*kit, error) {
@@ -92,7 +93,7 @@ func newKit(ctx context.Context, cfg Config) (*kit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kit{cfg: cfg, ctx: ctx, plugin: p, set: layerSet(), failed: map[string]bool{}, stored: map[string][]byte{}}, nil
+	return &kit{cfg: cfg, ctx: ctx, plugin: p, set: layerSet(), failed: map[string]bool{}}, nil
 }
 
 func (k *kit) close() error { return k.plugin.close() }

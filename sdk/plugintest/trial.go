@@ -156,7 +156,7 @@ func layerGrant(s *source) *session.Layer {
 }
 
 func (k *kit) layerInfo(s *source) abi.LayerInfo {
-	k.stored[digest(s.stored)] = s.stored
+	k.stored.Store(digest(s.stored), s.stored)
 	info := abi.LayerInfo{MediaType: gzipLayer, Digest: digest(s.stored), Size: int64(len(s.stored)), DiffID: digest(s.tar)}
 	if k.desc.Chained {
 		info.Count, info.ChainID = 1, info.DiffID
@@ -233,7 +233,8 @@ func (k *kit) grantImage(layers []artifact) (infos []abi.PartInfo, grants []sess
 	all := layers[:len(layers):len(layers)]
 	for _, l := range layers {
 		for _, key := range k.desc.Refs {
-			if b, ok := k.stored[l.info.Annotations[key]]; ok {
+			if v, ok := k.stored.Load(l.info.Annotations[key]); ok {
+				b := v.([]byte)
 				all = append(all, artifact{info: abi.PartInfo{Layer: l.info.Layer, Digest: digest(b), Size: int64(len(b)), Ref: key}, bytes: b})
 			}
 		}
