@@ -8,6 +8,26 @@ import (
 
 // codeSection writes all bodies with their checks.
 func (w *writer) codeSection() []byte {
+	st := newStraightener(w.m)
+	if st != nil {
+		w.eachBody(st.see)
+		st.code.Settle()
+	}
+	sp := w.m.sec[secCode]
+	out := appendU32(make([]byte, 0, (sp.end-sp.start)/8*9), uint32(len(w.m.funcTypes)))
+	var scratch []byte
+	w.eachBody(func(i int, r *reader, b *body) {
+		if st != nil {
+			r, b = st.straighten(i, r, b)
+		}
+		scratch = w.body(r, b, scratch[:0])
+		out = append(appendU32(out, uint32(len(scratch))), scratch...)
+	})
+	return out
+}
+
+// eachBody calls do with every body: r stands at its first instruction and ends with it.
+func (w *writer) eachBody(do func(i int, r *reader, b *body)) {
 	m := w.m
 	r := m.section(secCode)
 	n := r.count("number of bodies", m.lim.Functions, 3)
@@ -17,10 +37,8 @@ func (w *writer) codeSection() []byte {
 	if r.err == nil && r.left() > m.lim.CodeBytes {
 		r.fail(abi.ErrLimit, "code section", fmt.Sprint(r.left()), fmt.Sprintf("at most %d bytes", m.lim.CodeBytes))
 	}
-	out := appendU32(make([]byte, 0, r.left()+r.left()/8), uint32(n))
 	s := &scanner{m: m}
 	var b body
-	var scratch []byte
 	for i := 0; i < n && r.err == nil; i++ {
 		size := r.count("size of a body", m.lim.BodyBytes, 1)
 		if r.err != nil {
@@ -32,12 +50,11 @@ func (w *writer) codeSection() []byte {
 			r.err = sub.err
 			break
 		}
-		scratch = w.body(&reader{b: r.b, pos: b.code, end: r.pos + size}, &b, scratch[:0])
-		out = append(appendU32(out, uint32(len(scratch))), scratch...)
+		sub.pos = b.code
+		do(i, sub, &b)
 		r.pos += size
 	}
 	w.done(r, "code section")
-	return out
 }
 
 // body writes one function. The checks need two more locals, which are added behind the others: the first counts down

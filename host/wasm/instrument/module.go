@@ -82,6 +82,7 @@ type Module struct {
 	MemoryMax int64
 
 	wasm      []byte
+	goVersion string // of the Go compiler that made it, as the module says; "" if it does not
 	lim       Limits
 	sec       [sections]span // contents of the sections
 	types     []FuncType
@@ -165,10 +166,13 @@ func (m *Module) split(r *reader) {
 		}
 		if id == secCustom {
 			sub := &reader{b: r.b, pos: start, end: start + int(size)}
-			sub.name("custom section name")
+			name := sub.name("custom section name")
 			if sub.err != nil {
 				r.err = sub.err
 				return
+			}
+			if name == "producers" {
+				m.readProducers(sub)
 			}
 		} else {
 			if rank[id] <= last {
@@ -179,6 +183,19 @@ func (m *Module) split(r *reader) {
 			m.sec[id] = span{start, start + int(size)}
 		}
 		r.pos = start + int(size)
+	}
+}
+
+// readProducers finds the version of Go's compiler. What is wrong with a custom section does not matter.
+func (m *Module) readProducers(r *reader) {
+	for range r.count("fields", maxName, 2) {
+		r.name("field")
+		for range r.count("values", maxName, 2) {
+			tool, version := r.name("tool"), r.name("version")
+			if tool == "Go cmd/compile" && r.err == nil {
+				m.goVersion = version
+			}
+		}
 	}
 }
 
