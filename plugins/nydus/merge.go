@@ -1,8 +1,10 @@
 package nydus
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/convhost/convhost/abi"
 	"github.com/convhost/convhost/plugins/nydus/rafs6"
@@ -44,24 +46,32 @@ func (plugin) MergeLayers(_ context.Context, m *sdk.Merge) (*abi.MergeResponse, 
 	return resp, nil
 }
 
+// content is a file of the bootstrap layer. It is written while it is made, so that it is compressed meanwhile.
+type content interface {
+	Size() int64
+	io.WriterTo
+}
+
 // merge returns the bootstrap of the image and the chunk tables of its blobs.
-func merge(m *sdk.Merge, o rafs6.MergeOptions) (boot []byte, metas []metaFile, err error) {
+func merge(m *sdk.Merge, o rafs6.MergeOptions) (content, []metaFile, error) {
 	merger := rafs6.NewMerger(o)
+	var boot []byte
+	var metas []metaFile
 	for i := range m.Layers {
-		boot, metas, err = addLayer(m, i, merger, o, metas)
-		if err != nil {
+		var err error
+		if boot, metas, err = addLayer(m, i, merger, o, metas); err != nil {
 			return nil, nil, fmt.Errorf("layer %d: %w", i, err)
 		}
 	}
 	if boot != nil {
-		return boot, metas, nil
+		return bytes.NewReader(boot), metas, nil
 	}
 	tree, err := merger.Finish()
 	if err != nil {
 		return nil, nil, err
 	}
-	boot, err = tree.Bootstrap()
-	return boot, metas, err
+	laid, err := tree.Layout()
+	return laid, metas, err
 }
 
 // addLayer lays the bootstrap of layer i over those below, and appends the layer's chunk table to metas. If it is the only
@@ -111,7 +121,7 @@ func addTree(merger *rafs6.Merger, boot, state []byte, id string) error {
 const bootLevel = 4
 
 // writeBootstrapLayer writes the tar.gz with the bootstrap and the chunk tables of the blobs.
-func writeBootstrapLayer(h abi.Host, boot []byte, metas []metaFile) (info abi.StreamInfo, err error) {
+func writeBootstrapLayer(h abi.Host, boot content, metas []metaFile) (info abi.StreamInfo, err error) {
 	sink, err := sdk.OpenFilteredSink(h, 0, abi.FilterGzip, bootLevel)
 	if err != nil {
 		return info, err
@@ -132,7 +142,7 @@ func writeBootstrapLayer(h abi.Host, boot []byte, metas []metaFile) (info abi.St
 			continue
 		}
 		seen[f.id] = true
-		if err := writeFile(sink, "image/"+f.id+".blob.meta", f.bytes); err != nil {
+		if err := writeFile(sink, "image/"+f.id+".blob.meta", bytes.NewReader(f.bytes)); err != nil {
 			return info, err
 		}
 	}
@@ -142,18 +152,19 @@ func writeBootstrapLayer(h abi.Host, boot []byte, metas []metaFile) (info abi.St
 	return sink.Close()
 }
 
-func writeFile(sink *sdk.Sink, path string, body []byte) error {
-	head, err := sdk.AppendTarHeader(nil, &abi.Entry{Kind: abi.KindRegular, Mode: 0o444, Path: path, Size: int64(len(body))})
+func writeFile(sink *sdk.Sink, path string, body content) error {
+	head, err := sdk.AppendTarHeader(nil, &abi.Entry{Kind: abi.KindRegular, Mode: 0o444, Path: path, Size: body.Size()})
 	if err != nil {
 		return err
 	}
-	for _, p := range [][]byte{head, body, sdk.AppendTarPadding(nil, int64(len(body)))} {
-		if len(p) == 0 {
-			continue
-		}
-		if _, err := sink.Write(p); err != nil {
-			return err
-		}
+	if _, err := sink.Write(head); err != nil {
+		return err
 	}
-	return nil
+	if _, err := body.WriteTo(sink); err != nil {
+		return err
+	}
+	if pad := sdk.AppendTarPadding(nil, body.Size()); len(pad) > 0 {
+		_, err = sink.Write(pad)
+	}
+	return err
 }

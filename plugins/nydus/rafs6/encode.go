@@ -22,9 +22,7 @@ func (e *emitter) at() uint64 { return e.pos + uint64(len(e.buf)) }
 
 func (e *emitter) flush() {
 	if e.err == nil && len(e.buf) > 0 {
-		if _, err := e.w.Write(e.buf); err != nil {
-			e.err = err
-		}
+		_, e.err = e.w.Write(e.buf)
 	}
 	e.pos += uint64(len(e.buf))
 	e.buf = e.buf[:0]
@@ -55,17 +53,39 @@ func (e *emitter) write(p []byte) {
 
 var zeros [blockSize]byte
 
-// WriteBootstrap writes the bootstrap of t to w, forward, and returns its size, a multiple of 4096. The same tree gives
-// the same bytes. Errors of w come back as they are; ErrLimit says that the image does not fit into the format.
-func (t *Tree) WriteBootstrap(w io.Writer) (int64, error) {
+// Bootstrap is a tree whose inodes, directories and tables have their places. The tree must not change any more.
+type Bootstrap struct {
+	t *Tree
+	p *plan
+}
+
+// Layout places everything. ErrLimit says that the image does not fit into the format.
+func (t *Tree) Layout() (*Bootstrap, error) {
 	p, err := t.layout()
+	if err != nil {
+		return nil, err
+	}
+	return &Bootstrap{t, p}, nil
+}
+
+// Size returns the size of the bootstrap in bytes, a multiple of 4096.
+func (b *Bootstrap) Size() int64 { return int64(b.p.size) }
+
+// WriteTo writes the bootstrap to w, forward. The same tree gives the same bytes. Errors of w come back as they are.
+func (b *Bootstrap) WriteTo(w io.Writer) (int64, error) {
+	return b.t.emit(w, b.p)
+}
+
+// WriteBootstrap lays t out and writes its bootstrap to w.
+func (t *Tree) WriteBootstrap(w io.Writer) (int64, error) {
+	b, err := t.Layout()
 	if err != nil {
 		return 0, err
 	}
-	return int64(p.size), t.emit(w, p)
+	return b.WriteTo(w)
 }
 
-func (t *Tree) emit(w io.Writer, p *plan) error {
+func (t *Tree) emit(w io.Writer, p *plan) (int64, error) {
 	e := &emitter{w: w, buf: make([]byte, 0, emitBuffer+blockSize)}
 	t.emitHead(e, p)
 	t.emitInodes(e, p)
@@ -76,7 +96,7 @@ func (t *Tree) emit(w io.Writer, p *plan) error {
 	}
 	e.seek(p.size)
 	e.flush()
-	return e.err
+	return int64(e.pos), e.err
 }
 
 // Bootstrap returns what WriteBootstrap writes.
@@ -89,7 +109,7 @@ func (t *Tree) Bootstrap() ([]byte, error) {
 		return nil, fail(abi.ErrLimit, formatTree, -1, "bootstrap", udec(p.size)+" bytes", "less than 2 GiB in memory")
 	}
 	b := make(sliceWriter, 0, p.size)
-	if err := t.emit(&b, p); err != nil {
+	if _, err := t.emit(&b, p); err != nil {
 		return nil, err
 	}
 	return b, nil
