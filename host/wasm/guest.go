@@ -8,15 +8,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/convhost/convhost/abi"
 )
 
 // Guest is a plugin ready to be called: an abi.Guest. Every Call runs in an instance of its own, which is discarded
-// afterwards.
+// afterwards; the instance of the next call is made meanwhile.
 type Guest struct{ m *Module }
 
 var _ abi.Guest = (*Guest)(nil)
@@ -50,10 +48,11 @@ func (g *Guest) Call(ctx context.Context, op abi.Op, req []byte, host abi.Host) 
 	}
 	defer func() {
 		if p := recover(); p != nil { // the runtime panics when it cannot have the memory that the module starts with
+			c.mem.Free()
 			err = c.died(fmt.Errorf("%v", p))
 		}
 	}()
-	status, err := c.run(g.m.compiled)
+	status, err := c.run(g.m)
 	if err != nil {
 		return nil, c.died(err)
 	}
@@ -91,25 +90,34 @@ type call struct {
 	failures int   // errors of the host
 	logs     int   // messages logged
 
+	used   bool      // called the host
 	active bool      // called the host since the last poll
 	quiet  time.Time // when it called the host last, as far as polls can tell
 	wasi   wasiState
 }
 
-// run makes an instance and calls it.
-func (c *call) run(compiled wazero.CompiledModule) (int32, error) {
-	ctx := context.WithValue(experimental.WithMemoryAllocator(c.ctx, c.mem), callKey{}, c)
-	defer c.mem.Free()
-	mod, err := c.rt.rt.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
-	if err != nil {
-		return 0, err
+// context is what the guest's calls of the host come with.
+func (c *call) context() context.Context { return context.WithValue(c.ctx, callKey{}, c) }
+
+// run calls an instance.
+func (c *call) run(m *Module) (int32, error) {
+	in := m.take()
+	if in == nil {
+		var err error
+		in, err = m.start(c)
+		defer in.close()
+		if err != nil {
+			return 0, err
+		}
+	} else {
+		defer in.close()
+		c.mem, c.wasi = in.mem, in.wasi
 	}
-	defer mod.Close(context.WithoutCancel(ctx))
-	if err := mod.ExportedFunction(abi.WasmInitialize).CallWithStack(ctx, nil); err != nil {
-		return 0, err
+	if c.untouched() {
+		m.prepare()
 	}
 	stack := []uint64{api.EncodeI32(int32(c.op))}
-	if err := mod.ExportedFunction(abi.WasmCall).CallWithStack(ctx, stack); err != nil {
+	if err := in.mod.ExportedFunction(abi.WasmCall).CallWithStack(c.context(), stack); err != nil {
 		return 0, err
 	}
 	if err := c.canceled(); err != nil {

@@ -151,7 +151,7 @@ func (r *Runtime) addHost(ctx context.Context) error {
 
 // enter begins every host function.
 func (c *call) enter() {
-	c.active = true
+	c.active, c.used = true, true
 	if c.ctx.Err() != nil {
 		panic(&trap{c.canceled()})
 	}

@@ -20,6 +20,7 @@ type Module struct {
 	rt       *Runtime
 	compiled wazero.CompiledModule
 	digest   digest.Digest
+	spare    spare
 }
 
 // Load checks code against the contract, instruments and compiles it, or takes it from the cache. Errors:
@@ -43,7 +44,11 @@ func (r *Runtime) LoadPacked(ctx context.Context, file []byte, unpack func(file 
 	if err != nil {
 		return nil, err
 	}
-	return &Module{rt: r, compiled: compiled, digest: digest.NewDigestFromBytes(digest.SHA256, checked.sum[:])}, nil
+	m := &Module{rt: r, compiled: compiled, digest: digest.NewDigestFromBytes(digest.SHA256, checked.sum[:])}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.modules = append(r.modules, m)
+	return m, nil
 }
 
 // compile takes a module from the cache or compiles it on all cores. A damaged cache is emptied and filled again.
@@ -70,7 +75,10 @@ func (r *Runtime) compile(ctx context.Context, code []byte) (wazero.CompiledModu
 func (m *Module) Digest() string { return m.digest.String() }
 
 // Close frees the compiled code. No call may be running.
-func (m *Module) Close() error { return m.compiled.Close(context.Background()) }
+func (m *Module) Close() error {
+	m.drop()
+	return m.compiled.Close(context.Background())
+}
 
 // checkContract holds imports and exports against the contract, before anything is compiled.
 func (r *Runtime) checkContract(m *instrument.Module) error {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -43,6 +44,9 @@ type Runtime struct {
 	cfg   Config
 	rt    wazero.Runtime
 	cache wazero.CompilationCache
+
+	mu      sync.Mutex
+	modules []*Module // loaded, to be closed with it
 }
 
 // New returns a Runtime. Errors: ErrDenied for a cache directory that others could write to, ErrInvalid for a
@@ -91,6 +95,11 @@ func New(ctx context.Context, cfg Config) (*Runtime, error) {
 // Close frees all modules and instances. No call may be running.
 func (r *Runtime) Close() error {
 	ctx := context.Background()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.modules {
+		m.drop()
+	}
 	return errors.Join(r.rt.Close(ctx), r.cache.Close(ctx))
 }
 
