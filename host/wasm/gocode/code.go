@@ -25,8 +25,10 @@ const (
 	opGlobalGet    = 0x23
 	opGlobalSet    = 0x24
 	opI32Load      = 0x28 // the first load
+	opI32Load8U    = 0x2d
 	opI64Load32U   = 0x35 // the last
 	opI32Store     = 0x36 // the first store
+	opI64Store     = 0x37
 	opI64Store32   = 0x3e // the last
 	opI32Const     = 0x41
 	opI64Const     = 0x42
@@ -41,6 +43,7 @@ const (
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI64Add       = 0x7c
+	opI64ShrU      = 0x88
 	opI32WrapI64   = 0xa7
 	opI64ExtendU   = 0xad
 	opI64Extend32S = 0xc4 // the last numeric instruction
@@ -51,7 +54,7 @@ const (
 // Go's use of locals and globals.
 const (
 	pcLocal  = 0 // parameter: the basic block to start at, see package comment
-	spLocal  = 1 // copy of the stack pointer
+	spLocal  = 1 // copy of the stack pointer; see below for what it becomes
 	spGlobal = 0 // the stack pointer
 )
 

@@ -28,15 +28,16 @@
 // come back. Edges that would make it irreducible, which are steps of loops with calls inside, stay jumps by way of the
 // br_table. The rest becomes structured code along the dominator tree (Norman Ramsey, "Beyond Relooper: recursive
 // translation of unstructured control flow to structured control flow", ICFP 2022). Bodies of ifs that end in a call which
-// never returns, checks for nil above all, move out of line.
+// never returns, checks for nil above all, move out of line. And accesses of a stack frame become ones with constant offsets
+// from one address, so that a compiler compares it with the size of the memory once and not for each.
 //
 // # What it trusts
 //
 // The shape is that of cmd/internal/obj/wasm, the same from Go 1.12 to 1.26, and functions of any other shape stay as
 // they are. Three things are not visible in the code, so only modules of compilers that were tested are touched,
 // see [Supported]. A goroutine comes back behind a call, at a call of runtime.deferreturn, or at the start, and nowhere
-// else; what would come back elsewhere traps. The parameter of a fresh call is 0. And no address relative to the stack
-// pointer wraps around at 4 GiB. A module that only says that Go made it harms itself and nobody else: what comes out is
+// else; what would come back elsewhere traps. The parameter of a fresh call is 0. And a frame with its arguments, and the
+// return address below it, lie within the memory. A module that only says that Go made it harms itself and nobody else: what comes out is
 // validated and limited like everything else.
 //
 // The facts are from Go's source, src/cmd/internal/obj/wasm/wasmobj.go and src/cmd/compile/internal/wasm/ssa.go.

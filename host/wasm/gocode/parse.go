@@ -21,7 +21,7 @@ type node struct {
 type function struct {
 	m *Module
 	body
-	head   int      // instructions before the loop or the first block
+	head   int      // instructions before the loop or the first block: the stack pointer's, and the way out's
 	table  []uint32 // position → basic block
 	blocks int      // basic blocks; the first nodes
 	tail   int      // the end behind the last basic block
@@ -38,11 +38,10 @@ func (f *function) reset(m *Module, src []byte, ops []Op) {
 
 // parse finds the shape that the package comment shows.
 func (f *function) parse() bool {
-	i := 0
-	for f.op(i) == opGlobalGet || f.op(i) == opLocalSet {
-		i++
+	if !f.is(0, opGlobalGet, spGlobal) || !f.is(1, opLocalSet, spLocal) {
+		return false
 	}
-	f.head = i
+	i := 2
 	wayOut := f.plain(i, opBlock) && (f.plain(i+1, opLoop) || f.wayOut(i))
 	if wayOut {
 		i++

@@ -28,7 +28,8 @@ func (f *function) write() bool {
 	f.blockAt, f.loopAt, f.follows = zeroed(f.blockAt, n), zeroed(f.loopAt, n), zeroed(f.follows, n)
 	f.arrange()
 	f.findLabels()
-	f.out = append(f.out, f.src[f.ops[0].Start:f.ops[f.head].Start]...)
+	f.out = append(f.out, opGlobalGet, spGlobal, opI32Const, below, opI32Sub, opLocalSet, spLocal)
+	f.out = append(f.out, f.src[f.ops[2].Start:f.ops[f.head].Start]...)
 	f.depth = 0
 	f.open(f.exit)
 	f.tree(f.root)
