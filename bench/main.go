@@ -4,11 +4,12 @@
 // ratios of one round.
 //
 //	go run ./bench                                   # a made-up layer of 40,000 files of 5 KB
-//	go run ./bench -layer base.tar -layer base.tar.gz -rounds 7
+//	go run ./bench -layer base.tar -layer base.tar.gz -layer base.tar,app.tar -rounds 7
 //	go run ./bench -format overlaybd -overlaybd-tools /opt/overlaybd/bin -layer base.tar
 //
-// For nydus: the sandboxed plugin beside the same code in this process and in a process of its own, and beside upstream's
-// nydus-image when it is found. Ours are whole conversions of an image of one layer, from an OCI layout to another, with every
+// For nydus: what a process pays for loading a plugin that it has compiled before. Then the sandboxed plugin beside the same code in this process and in a process of its own, and beside upstream's
+// nydus-image when it is found. Ours are whole conversions of an image of the layer, or of
+// several that commas join, from an OCI layout to another, with every
 // digest checked and every file synced; nydus-image is `create --type tar-rafs` with the same options and output.
 //
 // For overlaybd: `convhost convert`, whole as well, with the plugin in its process and in another, beside upstream's
@@ -38,7 +39,7 @@ func (l *list) Set(s string) error { *l = append(*l, s); return nil }
 
 func main() {
 	var layers, compressors list
-	flag.Var(&layers, "layer", "layer tar or tar.gz; may be repeated")
+	flag.Var(&layers, "layer", "layer tar or tar.gz, or several of an image with commas between; may be repeated")
 	flag.Var(&compressors, "compressor", "zstd, lz4_block or none; may be repeated; default all")
 	rounds := flag.Int("rounds", 5, "counted rounds, after one that is not")
 	upstream := flag.String("nydus-image", "", "upstream's builder; default: nydus-image in the path, \"none\" for none")
@@ -90,6 +91,9 @@ func run(layers, compressors []string, rounds int, upstream string) error {
 		upstream = ""
 	}
 	fmt.Printf("%s, %s/%s, GOMAXPROCS %d, %d rounds\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), rounds)
+	if err := measureStart(dir, rounds); err != nil {
+		return err
+	}
 	for _, layer := range layers {
 		for _, c := range compressors {
 			if err := measure(dir, layer, c, rounds, upstream); err != nil {
@@ -119,7 +123,7 @@ func measure(dir, layer, compressor string, rounds int, upstream string) error {
 		return err
 	}
 	defer done()
-	if upstream != "" {
+	if upstream != "" && !strings.Contains(layer, ",") {
 		subjects = append(subjects, nydusImage(work, layer, compressor, upstream))
 	}
 	for round := -1; round < rounds; round++ {
@@ -139,11 +143,17 @@ func measure(dir, layer, compressor string, rounds int, upstream string) error {
 }
 
 func report(layer, compressor string, subjects []*subject) {
-	st, err := os.Stat(layer)
-	if err != nil {
-		return
+	var names []string
+	var mb float64
+	for _, file := range strings.Split(layer, ",") {
+		st, err := os.Stat(file)
+		if err != nil {
+			return
+		}
+		names = append(names, filepath.Base(file))
+		mb += float64(st.Size()) / 1e6
 	}
-	fmt.Printf("\n%s, %.1f MB, %s\n", filepath.Base(layer), float64(st.Size())/1e6, compressor)
+	fmt.Printf("\n%s, %.1f MB, %s\n", strings.Join(names, " + "), mb, compressor)
 	fmt.Printf("  %-12s %9s %9s %9s %8s %10s   speed against in process [min..max]\n", "", "median s", "min", "max", "MB/s", "output")
 	base := subjects[0]
 	for _, s := range subjects {
@@ -155,7 +165,7 @@ func report(layer, compressor string, subjects []*subject) {
 		}
 		slices.Sort(ratios)
 		fmt.Printf("  %-12s %9.3f %9.3f %9.3f %8.0f %10d   %.2f [%.2f..%.2f]\n", s.name, mid.Seconds(), t[0].Seconds(), t[len(t)-1].Seconds(),
-			float64(st.Size())/1e6/mid.Seconds(), s.size, ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
+			mb/mid.Seconds(), s.size, ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
 	}
 	last := subjects[len(subjects)-1]
 	if last.name != "nydus-image" {

@@ -21,10 +21,10 @@ import (
 	"github.com/convhost/convhost/sdk"
 )
 
-// ours are the three runtimes, on an image that consists of the layer.
+// ours are the three runtimes, on an image of the layers.
 func ours(work, layer, compressor string) ([]*subject, func(), error) {
 	src := filepath.Join(work, "source")
-	if err := writeImage(src, layer); err != nil {
+	if err := writeImage(src, strings.Split(layer, ",")...); err != nil {
 		return nil, nil, err
 	}
 	native, module, err := buildPlugins(work)

@@ -95,10 +95,12 @@ func (m *Module) Settle() {
 }
 
 // Straighten appends to dst what ops, the instructions of a function of type (i32) -> (i32) in src up to its last end,
-// become. It reports false, and returns dst, if they have to stay as they are.
-func (m *Module) Straighten(dst, src []byte, ops []Op) ([]byte, bool) {
+// become. local is the index of a local of type i64 that the function gets for it. It reports false, and returns dst, if they
+// have to stay as they are.
+func (m *Module) Straighten(dst, src []byte, ops []Op, local uint32) ([]byte, bool) {
 	f := &m.f
 	f.reset(m, src, ops)
+	f.local = local
 	if m.budget -= len(ops); m.budget < 0 || !f.parse() || !f.flow() {
 		return dst, false
 	}

@@ -46,10 +46,17 @@ func (f *function) branch(w *visit, i int) bool {
 	case code == opEnd:
 		w.depth--
 	case code == opIf && len(w.cold) > 0 && w.cold[0].at == i:
-		to := w.cold[0].to
-		f.copyTo(w, i, f.nodes[to].last+1-i)
-		f.out = appendU32(append(f.out, opBrIf), f.to(w.v, to, w.depth))
+		c := w.cold[0]
+		f.copyTo(w, i, c.end+1-i)
+		if c.address > 0 {
+			f.out = append(f.out, f.src[f.ops[c.address].Start:f.ops[c.address].End]...)
+			f.out = appendU32(append(f.out, opLocalSet), f.local)
+		}
+		f.out = appendU32(append(f.out, opBrIf), f.to(w.v, c.to, w.depth))
 		w.cold = w.cold[1:]
+	case code == opI64Const && w.shared:
+		f.copyTo(w, i, 1)
+		f.out = appendU32(append(f.out, opLocalGet), f.local)
 	case code == opIf && w.jumpsAt(i+1) && f.ifJump(i, w.last) && !f.via[[2]int{w.v, w.jumps[0].to}]:
 		f.copyTo(w, i, 5)
 		f.out = appendU32(append(f.out, opBrIf), f.to(w.v, w.jumps[0].to, w.depth))

@@ -2,9 +2,16 @@ package gocode
 
 // jump is an edge out of a basic block.
 type jump struct {
-	at int    // the instruction it begins with, -1 at the end of the block
+	at int    // the instruction it begins with
 	to int    // node
 	pc uint32 // what Go's code writes to local 0 for it
+}
+
+// aside is an edge to the body of an if that was moved out of line.
+type aside struct {
+	at, end int // the if and its end
+	to      int // node
+	address int // the i64.const that the body stores as its return address, if bodies share one node; else 0
 }
 
 // node is a basic block, or the body of an if that was moved out of line.
@@ -12,9 +19,10 @@ type node struct {
 	first, last int // instructions, the last excluded
 	open        int // blocks and ifs of the source that are open around it, the loop of the function not counted
 	jumps       []jump
-	cold        []jump // ifs whose bodies were moved; to is the body
-	falls       bool   // goes on with the next basic block
-	entry       bool   // the br_table may lead to it
+	cold        []aside
+	shared      bool // the body of several ifs, which bring the return address
+	falls       bool // goes on with the next basic block
+	entry       bool // the br_table may lead to it
 }
 
 // function is a function in Go's shape.
@@ -26,6 +34,7 @@ type function struct {
 	blocks int      // basic blocks; the first nodes
 	tail   int      // the end behind the last basic block
 	loop   bool     // there was a loop
+	local  uint32   // a local of type i64 that nobody else uses
 	nodes  []node
 	graph
 	writer
@@ -157,8 +166,10 @@ func (f *function) ifJump(i, last int) bool {
 	return i+4 < last && f.plain(i, opIf) && f.op(i+4) == opEnd
 }
 
-// moveCold makes nodes of the bodies of ifs that end in a call which never goes on.
+// moveCold makes nodes of the bodies of ifs that end in a call which never goes on. Checks for nil, which are most of them, differ
+// only in the return address: they share one.
 func (f *function) moveCold() {
+	shared := map[uint32]int{} // called function → node
 	for k := range f.blocks {
 		depth := 0
 		for i := f.nodes[k].first; i < f.nodes[k].last; i++ {
@@ -168,18 +179,39 @@ func (f *function) moveCold() {
 			case opEnd:
 				depth--
 			case opIf:
-				n := &f.nodes[k]
-				end := f.coldEnd(i, n.last, n.open+depth+1)
+				open := f.nodes[k].open + depth + 1
+				end := f.coldEnd(i, f.nodes[k].last, open)
 				if end == 0 {
 					depth++
 					continue
 				}
-				n.cold = append(n.cold, jump{at: i, to: len(f.nodes)})
-				f.nodes = append(f.nodes, node{first: i + 1, last: end, open: n.open + depth + 1})
+				c := aside{at: i, end: end, to: len(f.nodes)}
+				body := node{first: i + 1, last: end, open: open}
+				if callee, ok := f.bareCall(i+1, end); ok {
+					c.address, body.shared = i+7, true
+					if to, ok := shared[callee]; ok {
+						c.to = to
+					} else {
+						shared[callee] = c.to
+					}
+				}
+				f.nodes[k].cold = append(f.nodes[k].cold, c)
+				if c.to == len(f.nodes) {
+					f.nodes = append(f.nodes, body)
+				}
 				i = end
 			}
 		}
 	}
+}
+
+// bareCall reports whether from i to end stands nothing but a call without arguments, and which.
+func (f *function) bareCall(i, end int) (callee uint32, ok bool) {
+	if end != i+13 || !f.isPush(i, end) || !f.isConst(i+8, opI32Const, 0) || f.op(i+9) != opCall {
+		return 0, false
+	}
+	_, offset := f.memarg(i + 7)
+	return f.ops[i+9].N, offset == 0
 }
 
 // coldEnd returns the end of the if at i, within open blocks, if its body is straight and ends in a call that never returns 0;

@@ -153,7 +153,7 @@ func (f *function) stackUse(n *node) stackUse {
 	u := stackUse{shift: below}
 	shift, from, greater, most := uint32(below), n.first, 0, uint32(0)
 	end := func(next int) {
-		if greater > 1 {
+		if greater > 2 {
 			u.checks = append(u.checks, place{from, most})
 		}
 		from, greater, most = next, 0, 0

@@ -40,6 +40,7 @@ const (
 
 	emptyBlock = 0x40
 	typeI32    = 0x7f
+	typeI64    = 0x7e
 )
 
 // Shapes of what follows an opcode.

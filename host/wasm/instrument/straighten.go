@@ -44,9 +44,10 @@ func (st *straightener) straighten(i int, r *reader, b *body) (*reader, *body) {
 		return r, b
 	}
 	st.decode(r)
-	st.out = append(appendU32(st.out[:0], uint32(b.ngroups)), r.b[b.groups.start:b.groups.end]...)
+	st.out = append(appendU32(st.out[:0], uint32(b.ngroups+1)), r.b[b.groups.start:b.groups.end]...)
+	st.out = append(st.out, 1, typeI64)
 	var ok bool
-	if st.out, ok = st.code.Straighten(st.out, r.b, st.ops); !ok {
+	if st.out, ok = st.code.Straighten(st.out, r.b, st.ops, uint32(b.locals)); !ok {
 		return r, b
 	}
 	out := &reader{b: st.out, end: len(st.out)}
