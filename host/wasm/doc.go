@@ -3,7 +3,7 @@
 //	rt, err := wasm.New(ctx, wasm.Config{CacheDir: dir})   // once a process or host
 //	m, err := rt.Load(ctx, code)                           // check, instrument, compile (or take from the cache)
 //	g, err := m.NewGuest(ctx)                              // cheap
-//	resp, err := g.Call(ctx, abi.OpConvertLayer, req, host) // a fresh instance each time
+//	resp, err := g.Call(ctx, abi.OpConvertLayer, req, host) // a fresh instance each time; the next is made meanwhile
 //
 // # What a plugin cannot do
 //

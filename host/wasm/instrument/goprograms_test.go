@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -18,12 +19,34 @@ import (
 	"github.com/convhost/convhost/abi"
 )
 
-// buildGo runs the go command for the sandbox and returns the module that it writes behind -o.
-func buildGo(t *testing.T, args ...string) []byte {
+// goCommand is the go command of a version in dir.
+func goCommand(version, dir string, args ...string) *exec.Cmd {
+	if version == runtime.Version() {
+		version = "local"
+	}
+	cmd := exec.Command("go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=", "CGO_ENABLED=0", "GOTOOLCHAIN="+version)
+	return cmd
+}
+
+// goModuleDir makes a folder with a module of the version.
+func goModuleDir(t *testing.T, version string) string {
+	t.Helper()
+	dir := t.TempDir()
+	minor := strings.Join(strings.Split(strings.TrimPrefix(version, "go"), ".")[:2], ".")
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module test\n\ngo "+minor+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// buildGo runs the go command of a version for the sandbox and returns the module that it writes behind -o.
+func buildGo(t *testing.T, version, dir string, args ...string) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "m.wasm")
-	cmd := exec.Command("go", append([]string{args[0], args[1], "-o", out}, args[2:]...)...)
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOFLAGS=", "CGO_ENABLED=0")
+	cmd := goCommand(version, dir, append([]string{args[0], args[1], "-o", out}, args[2:]...)...)
+	cmd.Env = append(cmd.Env, "GOOS=wasip1", "GOARCH=wasm")
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go %v: %v\n%s", args, err, msg)
 	}
@@ -70,7 +93,7 @@ func TestSwitches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wasm := buildGo(t, "build", "-trimpath", "./testdata/switches")
+	wasm := buildGo(t, runtime.Version(), ".", "build", "-trimpath", "./testdata/switches")
 	if m, err := Read(wasm, DefaultLimits()); err != nil || m.goVersion == "" {
 		t.Fatalf("module of Go %q, %v", m.goVersion, err)
 	}
@@ -79,27 +102,37 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
-// TestStandardLibrary runs Go's own tests of its library and runtime.
+// TestStandardLibrary runs Go's own tests of its library and runtime, also those of all other versions that are supported.
 func TestStandardLibrary(t *testing.T) {
-	packages := []string{"iter", "sort"}
+	packages := map[string][]string{runtime.Version(): {"iter", "sort"}}
 	if os.Getenv("CONVHOST_LARGE") != "" {
-		packages = append(packages, "bytes", "compress/flate", "context", "encoding/json", "errors", "fmt", "maps", "regexp", "runtime",
-			"slices", "strconv", "strings", "sync", "text/template")
+		packages["go1.24.0"] = []string{"iter", "runtime", "sync"}
+		packages["go1.25.0"] = packages["go1.24.0"]
+		packages[runtime.Version()] = []string{"bytes", "compress/flate", "context", "encoding/json", "errors", "fmt", "iter", "maps", "regexp",
+			"runtime", "slices", "sort", "strconv", "strings", "sync", "text/template"}
 	} else {
-		t.Log("skipped: most packages of Go's library; CONVHOST_LARGE=1 runs them")
+		t.Log("skipped: most packages of Go's library, and other versions of Go; CONVHOST_LARGE=1 runs them")
 	}
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range packages {
-		t.Run(p, func(t *testing.T) {
-			t.Parallel()
-			dir := filepath.Join(strings.TrimSpace(string(root)), "src", filepath.FromSlash(p))
-			out := runProgram(t, buildGo(t, "test", "-c", p), filepath.ToSlash(dir), "-test.short")
-			if !strings.HasSuffix(strings.TrimSpace(out), "PASS") {
-				t.Error(tail(out))
-			}
-		})
+	for version, names := range packages {
+		module := goModuleDir(t, version)
+		root, err := goCommand(version, module, "env", "GOROOT").Output()
+		if err != nil {
+			t.Logf("skipped: %s is not to be had: %v", version, err)
+			continue
+		}
+		for _, p := range names {
+			t.Run(version+"/"+p, func(t *testing.T) {
+				t.Parallel()
+				wasm := buildGo(t, version, module, "test", "-c", p)
+				if m, err := Read(wasm, DefaultLimits()); err != nil || m.goVersion != version {
+					t.Fatalf("module of Go %q, %v", m.goVersion, err)
+				}
+				dir := filepath.Join(strings.TrimSpace(string(root)), "src", filepath.FromSlash(p))
+				out := runProgram(t, wasm, filepath.ToSlash(dir), "-test.short")
+				if !strings.HasSuffix(strings.TrimSpace(out), "PASS") {
+					t.Error(tail(out))
+				}
+			})
+		}
 	}
 }
