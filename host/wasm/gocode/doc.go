@@ -40,5 +40,8 @@
 // return address below it, lie within the memory. A module that only says that Go made it harms itself and nobody else: what comes out is
 // validated and limited like everything else.
 //
+// Package instrument, which calls this one, holds its results against the functions as they were, against Go's own tests, and
+// against a program that runs natively.
+//
 // The facts are from Go's source, src/cmd/internal/obj/wasm/wasmobj.go and src/cmd/compile/internal/wasm/ssa.go.
 package gocode
