@@ -33,12 +33,11 @@
 //
 // # What it trusts
 //
-// The shape is that of cmd/internal/obj/wasm, the same from Go 1.12 to 1.26, and functions of any other shape stay as
-// they are. Three things are not visible in the code, so only modules of compilers that were tested are touched,
-// see [Supported]. A goroutine comes back behind a call, at a call of runtime.deferreturn, or at the start, and nowhere
-// else; what would come back elsewhere traps. The parameter of a fresh call is 0. And a frame with its arguments, and the
-// return address below it, lie within the memory. A module that only says that Go made it harms itself and nobody else: what comes out is
-// validated and limited like everything else.
+// The shape is that of cmd/internal/obj/wasm in Go 1.24 to 1.26, and functions of any other shape stay as they are. Two
+// things are not visible in the code, so only modules of compilers that were tested are touched, see [Supported]. A goroutine
+// comes back behind a call, at a call of runtime.deferreturn, or at the start, and nowhere else; what would come back
+// elsewhere traps. And a frame with its arguments, and the return address below it, lie within the memory. A module that only
+// says that Go made it harms itself and nobody else: what comes out is validated and limited like everything else.
 //
 // Package instrument, which calls this one, holds its results against the functions as they were, against Go's own tests, and
 // against a program that runs natively.
