@@ -104,9 +104,7 @@ func (m *Module) Straighten(dst, src []byte, ops []Op, local uint32) ([]byte, bo
 	if m.budget -= len(ops); m.budget < 0 || !f.parse() || !f.flow() {
 		return dst, false
 	}
-	n := len(dst)
-	if f.out = dst; !f.write() {
-		return dst[:n], false
-	}
+	f.out = dst
+	f.write()
 	return f.out, true
 }

@@ -17,8 +17,8 @@ type writer struct {
 	depth    int     // open blocks and loops
 }
 
-// write replaces the function.
-func (f *function) write() bool {
+// write appends the function to out.
+func (f *function) write() {
 	n := len(f.succ)
 	f.children = slices.Grow(f.children[:0], n)[:n]
 	for k := range f.children {
@@ -40,7 +40,6 @@ func (f *function) write() bool {
 		rest = f.ops[f.tail].Start
 	}
 	f.out = append(f.out, f.src[rest:f.ops[len(f.ops)-1].End]...)
-	return true
 }
 
 func zeroed[T any](s []T, n int) []T {
