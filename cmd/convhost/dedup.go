@@ -95,7 +95,7 @@ type openedStore struct {
 func (s *settings) openStore(ctx context.Context, a *app) (*openedStore, error) {
 	name := s.dedup
 	switch scheme, _, isURL := strings.Cut(name, "://"); {
-	case name == "off":
+	case name == "off", name == "false": // as a configuration file may say it
 		return nil, nil
 	case isURL:
 		db, err := openDatabase(s, a, scheme)
@@ -108,7 +108,7 @@ func (s *settings) openStore(ctx context.Context, a *app) (*openedStore, error) 
 			return nil, err
 		}
 		return &openedStore{Store: store, sql: db, close: func() error { return errors.Join(store.Close(), db.Close()) }}, nil
-	case name == "":
+	case name == "", name == "on", name == "true":
 		dir, err := os.UserCacheDir()
 		if err != nil {
 			return nil, abi.Errorf(abi.ErrIO, "%w", err)
