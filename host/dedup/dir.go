@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/host/internal/private"
 )
 
 // dir is a store in files, each written aside and renamed:
@@ -51,7 +52,7 @@ func OpenDir(path string) (Store, error) {
 	case !fi.IsDir():
 		return nil, abi.Errorf(abi.ErrInvalid, "dedup store %s: it is not a directory", path)
 	}
-	if why := othersCanWrite(fi); why != "" {
+	if why := private.OthersCanWrite(fi); why != "" {
 		return nil, abi.Errorf(abi.ErrDenied, "dedup store %s %s: whoever writes there decides what conversions give; make it yours alone (chmod go-w)", path, why)
 	}
 	abs, err := filepath.Abs(path)

@@ -15,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 
 	"github.com/convhost/convhost/abi"
+	"github.com/convhost/convhost/host/internal/private"
 	"github.com/convhost/convhost/host/wasm/instrument"
 )
 
@@ -139,7 +140,7 @@ func checkPrivate(path string) error {
 	if err != nil {
 		return abi.Errorf(abi.ErrIO, "cache of compiled plugins: %w", err)
 	}
-	if why := othersCanWrite(fi); why != "" {
+	if why := private.OthersCanWrite(fi); why != "" {
 		return abi.Errorf(abi.ErrDenied, "cache of compiled plugins %s %s; it holds code that this program runs", path, why)
 	}
 	return nil

@@ -1,6 +1,6 @@
 //go:build unix
 
-package wasm
+package private
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// othersCanWrite says how somebody else can write to a file, "" if nobody can.
-func othersCanWrite(fi fs.FileInfo) string {
+// OthersCanWrite says how somebody else can write to a file or directory, "" if nobody can. Root is nobody else.
+func OthersCanWrite(fi fs.FileInfo) string {
 	if perm := fi.Mode().Perm(); perm&0o022 != 0 {
 		return fmt.Sprintf("can be written by others (mode %#o)", perm)
 	}

@@ -1,8 +1,0 @@
-//go:build !unix
-
-package wasm
-
-import "io/fs"
-
-// othersCanWrite knows nothing of access control lists: the user's profile, where caches are, is private by default.
-func othersCanWrite(fs.FileInfo) string { return "" }
