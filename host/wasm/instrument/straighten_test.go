@@ -310,3 +310,22 @@ func FuzzStraighten(f *testing.F) {
 		}
 	})
 }
+
+// FuzzLiar rewrites modules that say that Go made them, whatever they are: to an error or to something, in bounded time.
+func FuzzLiar(f *testing.F) {
+	f.Add(append(tour(), madeByGo...))
+	for k := range 8 {
+		f.Add(goModuleOf(makeFunction(&choices{bytes.Repeat([]byte{13, byte(k), 2, 4, 0, 5, 9}, 20+k)})))
+	}
+	f.Fuzz(func(t *testing.T, wasm []byte) {
+		lim := DefaultLimits()
+		lim.ModuleBytes = 1 << 16
+		out, err := rewrite(wasm, lim)
+		if err == nil && len(out) > 4*len(wasm)+1000 {
+			t.Errorf("%d bytes become %d", len(wasm), len(out))
+		}
+		if err != nil && abi.ClassOf(err) == abi.ErrInternal {
+			t.Errorf("error without a class: %v", err)
+		}
+	})
+}
