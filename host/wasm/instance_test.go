@@ -50,6 +50,24 @@ func TestSpare(t *testing.T) {
 	}
 }
 
+// TestCloseModule closes one of two modules with its spare instance, and then the runtime.
+func TestCloseModule(t *testing.T) {
+	rt := newRuntime(t, Config{})
+	one, two := guest(t, rt, mod{}.bytes()), guest(t, rt, mod{memory: []byte{0, 2}}.bytes())
+	for _, g := range []*Guest{one, two} {
+		if _, err := g.Call(t.Context(), abi.OpDescribe, nil, &fakeHost{}); err != nil || !hasSpare(g.m) {
+			t.Fatal(err, "or no spare instance")
+		}
+	}
+	in := one.m.spare.ready
+	if err := one.m.Close(); err != nil || !in.mod.IsClosed() {
+		t.Errorf("%v, spare instance closed: %v", err, in.mod.IsClosed())
+	}
+	if len(rt.modules) != 1 || rt.modules[0] != two.m {
+		t.Errorf("the runtime holds %d modules, want the other", len(rt.modules))
+	}
+}
+
 // TestNoSpare: what a plugin does with the host before its first call must happen in a call.
 func TestNoSpare(t *testing.T) {
 	rt := newRuntime(t, Config{})

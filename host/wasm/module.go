@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -77,6 +78,9 @@ func (m *Module) Digest() string { return m.digest.String() }
 // Close frees the compiled code. No call may be running.
 func (m *Module) Close() error {
 	m.drop()
+	m.rt.mu.Lock()
+	m.rt.modules = slices.DeleteFunc(m.rt.modules, func(other *Module) bool { return other == m })
+	m.rt.mu.Unlock()
 	return m.compiled.Close(context.Background())
 }
 
