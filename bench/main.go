@@ -7,10 +7,10 @@
 //	go run ./bench -layer base.tar -layer base.tar.gz -layer base.tar,app.tar -rounds 7
 //	go run ./bench -format overlaybd -overlaybd-tools /opt/overlaybd/bin -layer base.tar
 //
-// For nydus: what a process pays for loading a plugin that it has compiled before. Then the sandboxed plugin beside the same code in this process and in a process of its own, and beside upstream's
-// nydus-image when it is found. Ours are whole conversions of an image of the layer, or of
-// several that commas join, from an OCI layout to another, with every
-// digest checked and every file synced; nydus-image is `create --type tar-rafs` with the same options and output.
+// For nydus: what a process pays for loading a plugin that it has compiled before. Then the sandboxed plugin beside the same
+// code in this process and in a process of its own, and beside upstream's nydus-image when it is found. Ours are whole
+// conversions of an image of the layer, or of several that commas join, from an OCI layout to another, with every digest
+// checked and every file synced; nydus-image is `create --type tar-rafs` with the same options and output.
 //
 // For overlaybd: `convhost convert`, whole as well, with the plugin in its process and in another, beside upstream's
 // overlaybd-create, overlaybd-apply and overlaybd-commit, called as upstream's convertor does, on the layers given, on
