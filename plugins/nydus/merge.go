@@ -90,7 +90,7 @@ func addLayer(m *sdk.Merge, i int, merger *rafs6.Merger, o rafs6.MergeOptions, m
 		return nil, nil, err
 	}
 	if len(m.Layers) > 1 || !rafs6.Single(boot, l.State, b.file.Boot.Digest, b.id(), o) {
-		err := addTree(merger, boot, l.State, b.id())
+		err := merger.AddBootstrap(boot, l.State, b.id())
 		if boot = nil; err != nil {
 			return nil, nil, err
 		}
@@ -103,17 +103,6 @@ func addLayer(m *sdk.Merge, i int, merger *rafs6.Merger, o rafs6.MergeOptions, m
 		metas = append(metas, metaFile{b.id(), rafs6.AppendRuntimeMeta(nil, array, header)})
 	}
 	return boot, metas, b.Close()
-}
-
-func addTree(merger *rafs6.Merger, boot, state []byte, id string) error {
-	tree, err := rafs6.Open(boot)
-	if err == nil && len(state) > 0 {
-		err = tree.ApplyState(state)
-	}
-	if err != nil {
-		return err
-	}
-	return merger.Take(tree, id)
 }
 
 // bootLevel is the gzip level of the bootstrap layer. Nothing else happens while it is written: higher levels take twice as

@@ -110,9 +110,6 @@ func (b *Builder) Finish() (*Tree, error) {
 func (t *Tree) SetPrefetch(paths []string) error {
 	t.prefetch = nil
 	var done []string
-	if len(t.index) == 0 {
-		t.reindex()
-	}
 next:
 	for _, p := range paths {
 		if p = trimSpace(p); p == "" {

@@ -14,6 +14,7 @@ func Open(data []byte) (*Tree, error) {
 	if err := l.load(); err != nil {
 		return nil, err
 	}
+	l.t.seal()
 	return l.t, nil
 }
 
@@ -28,7 +29,7 @@ func Check(data []byte) []error {
 	return l.errs
 }
 
-// loader turns bytes into a tree. Every number it reads is a claim.
+// loader turns bytes into a tree that is not sealed. Every number it reads is a claim.
 type loader struct {
 	data   []byte
 	t      *Tree
@@ -92,7 +93,7 @@ func (l *loader) load() error {
 	if err := l.tree(); err != nil {
 		return err
 	}
-	l.t.sealSorted() // names are in order, or were refused
+	l.t.sorted = l.t.nodes.n // what is out of order was refused
 	return l.finish()
 }
 

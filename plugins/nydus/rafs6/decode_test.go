@@ -68,7 +68,6 @@ func inodeAt(t *testing.T, data []byte, path string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree.reindex()
 	return 0x2000 + 32*int(tree.inodeOf(tree.exact(path)).nid)
 }
 
@@ -387,7 +386,6 @@ func TestCompactInode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree.reindex()
 	i := tree.inodeOf(tree.exact("etc/hosts"))
 	if i.uid != 1000 || i.gid != 1001 || i.mode != 0o100600 || i.size != 20 || i.mtime != 0 || i.count != 1 {
 		t.Errorf("%+v", i)

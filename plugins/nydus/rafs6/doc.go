@@ -27,9 +27,7 @@
 //	m := rafs6.NewMerger(rafs6.MergeOptions{Correct: true})
 //	… for each layer, lowest first:
 //	    f, err := rafs6.OpenBlob(r, size)      // find image.boot, read and decompress f.Boot
-//	    tree, err := rafs6.Open(boot)
-//	    err = tree.ApplyState(state)
-//	    err = m.Take(tree, blobID)             // tree must not be used any more; Add leaves it as it is
+//	    err = m.AddBootstrap(boot, state, blobID)
 //	image, err := m.Finish()
 //	size, err := image.WriteBootstrap(w)
 //	ok := rafs6.Single(boot, state, …)                    // instead of all that, for an image of one layer

@@ -49,7 +49,7 @@ func roundTrip(t *testing.T, data []byte) {
 	}
 	m := NewMerger(MergeOptions{Correct: true})
 	for _, id := range []string{"a", "b"} {
-		if err := m.Add(again, id); err != nil {
+		if err := m.AddBootstrap(two, nil, id); err != nil {
 			known(t, err)
 			return
 		}

@@ -41,6 +41,9 @@ func (t *Tree) find(parent int32, name []byte) (n int32, slot int) {
 
 // lookup is find for a hash that is known.
 func (t *Tree) lookup(h uint64, parent int32, name []byte) (n int32, slot int) {
+	if t.nodes.at(parent).flags&nodeBare != 0 {
+		t.adopt(parent)
+	}
 	if len(t.index) == 0 {
 		return -1, -1
 	}
@@ -101,11 +104,18 @@ func (t *Tree) rehash() {
 	}
 }
 
-// reindex builds the index of a tree that was loaded without one.
-func (t *Tree) reindex() {
-	t.index, t.used = nil, 0
-	for _, n := range t.order {
-		t.link(t.hash(t.nodes.at(n).parent, t.name(n)), n)
+// adopt enters the names of directory d. Trees that were loaded have no index at first: most of their directories nobody asks.
+func (t *Tree) adopt(d int32) {
+	t.nodes.at(d).flags &^= nodeBare
+	i := t.inodeOf(d)
+	for k := i.data; k < i.data+i.count; k++ {
+		n := int32(k) // the loader adds them in a row
+		if t.order != nil {
+			n = t.order[k]
+		}
+		if v := t.nodes.at(n); v.flags&nodeDead == 0 {
+			t.link(t.hash(d, t.text.get(v.name, int(v.nlen))), n)
+		}
 	}
 }
 
@@ -142,6 +152,9 @@ func (t *Tree) replace(old int32, slot int, ino int32, flags uint8, keep bool) i
 	v := t.nodes.at(old)
 	wasDir := t.inodes.at(v.inode).isDir()
 	if !wasDir || keep && t.inodes.at(ino).isDir() {
+		if v.flags&nodeBare != 0 {
+			t.adopt(old) // its inode knows what is below it
+		}
 		v.inode, v.flags = ino, flags
 		return old
 	}
@@ -172,6 +185,7 @@ func (t *Tree) empty(n int32) int32 {
 	}
 	_, slot := t.find(v.parent, t.name(n))
 	fresh := t.nodes.add(*v)
+	t.nodes.at(fresh).flags &^= nodeBare
 	v.flags |= nodeDead
 	t.index[slot] = slotOf(t.index[slot]>>32, fresh)
 	return fresh

@@ -160,22 +160,23 @@ func (t *Tree) placeAll() (end uint64, pieces []uint64, err error) {
 		t.inodes.at(i).nid = 0
 	}
 	p := &placer{off: rootOff}
-	pieces = make([]uint64, 0, len(t.order)+1)
+	var l pieceList
+	l.rising = make([]uint64, 0, len(t.order)+1)
 	put := func(n int32) {
 		i := t.inodeOf(n)
 		if i.nid != 0 {
 			return // another name of a file that has its place
 		}
 		p.place(i, i.bytes())
-		pieces = append(pieces, uint64(i.nid)<<32|uint64(n)<<1)
+		l.add(uint64(i.nid)<<32 | uint64(n)<<1)
 		if full := i.size - i.size%blockSize; i.layout == layoutInline && full > 0 || i.layout == layoutPlain && i.size > 0 {
-			pieces = append(pieces, uint64(i.blk)*(blockSize/32)<<32|uint64(n)<<1|1)
+			l.add(uint64(i.blk)*(blockSize/32)<<32 | uint64(n)<<1 | 1)
 		}
 	}
-	var l listing
+	var names listing
 	for _, d := range t.dirs {
 		i := t.inodeOf(d)
-		i.size = t.direntsSize(&l, d)
+		i.size = t.direntsSize(&names, d)
 		put(d)
 		for _, k := range t.children(i) {
 			if !t.inodeOf(k).isDir() {
@@ -186,8 +187,35 @@ func (t *Tree) placeAll() (end uint64, pieces []uint64, err error) {
 			return 0, nil, fail(abi.ErrLimit, formatTree, -1, "metadata", udec(p.off)+" bytes", "less than 128 GiB")
 		}
 	}
-	slices.Sort(pieces)
-	return p.off, pieces, nil
+	return p.off, l.sorted(), nil
+}
+
+// pieceList collects the pieces of a plan. Nearly all come in order; those that fill the end of an earlier block do not.
+type pieceList struct{ rising, others []uint64 }
+
+func (l *pieceList) add(piece uint64) {
+	if k := len(l.rising); k > 0 && piece < l.rising[k-1] {
+		l.others = append(l.others, piece)
+	} else {
+		l.rising = append(l.rising, piece)
+	}
+}
+
+// sorted returns all pieces in order.
+func (l *pieceList) sorted() []uint64 {
+	slices.Sort(l.others)
+	a, b := len(l.rising)-1, len(l.others)-1
+	l.rising = append(l.rising, l.others...)
+	for k := len(l.rising) - 1; b >= 0; k-- {
+		if a >= 0 && l.rising[a] > l.others[b] {
+			l.rising[k] = l.rising[a]
+			a--
+		} else {
+			l.rising[k] = l.others[b]
+			b--
+		}
+	}
+	return l.rising
 }
 
 // chunkRecords lists the chunks in use in the order of the chunk table: by digest, then blob (5.4). The offset in the

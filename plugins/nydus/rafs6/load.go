@@ -24,10 +24,13 @@ func (l *loader) tree() error {
 	}
 	r := l.t.nodes.at(root)
 	r.inode, r.flags = ino, 0
+	l.t.inodes.at(ino).nlink = 2
 	l.dirs[l.rootNid] = true
 	l.named(root)
 	for n := root; n < l.t.nodes.n; n++ {
-		if l.t.inodeOf(n).isDir() {
+		if i := l.t.inodeOf(n); i.isDir() {
+			l.t.nodes.at(n).flags |= nodeBare
+			i.data = uint32(l.t.nodes.n)
 			if err := l.readDir(n); err != nil {
 				if err = l.rule(l.inEntry(err, n)); err != nil {
 					return err
@@ -65,51 +68,69 @@ func (l *loader) named(n int32) {
 	}
 }
 
-// readInode reads an inode of either form (2.1) with its attributes, link target and chunks. The number of links it
-// claims stays in blk until finish.
+// readInode reads an inode of either form (2.1) with its attributes, link target and chunks. A file with several names is
+// read once. The number of links an inode claims stays in blk until finish.
 func (l *loader) readInode(nid uint32) (int32, error) {
 	pos := l.at(nid)
 	p, err := l.bytes(pos, compactSize, "inode")
 	if err != nil {
 		return 0, err
 	}
-	if err := l.spend(compactSize, pos); err != nil {
-		return 0, err
-	}
-	i := inode{nid: nid}
-	format, size := le.Uint16(p), int64(compactSize)
-	if format&1 == 0 {
-		i.mode, i.blk, i.size = uint32(le.Uint16(p[4:])), uint32(le.Uint16(p[6:])), int64(le.Uint32(p[8:]))
-		i.uid, i.gid, i.ino = uint32(le.Uint16(p[24:])), uint32(le.Uint16(p[26:])), le.Uint32(p[20:])
-	} else {
-		size = inodeSize
+	mode, links := uint32(le.Uint16(p[4:])), uint32(le.Uint16(p[6:]))
+	if p[0]&1 != 0 {
 		if p, err = l.bytes(pos, inodeSize, "inode"); err != nil {
 			return 0, err
 		}
-		i.mode, i.size, i.uid, i.gid = uint32(le.Uint16(p[4:])), int64(le.Uint64(p[8:])), le.Uint32(p[24:]), le.Uint32(p[28:])
-		i.mtime, i.mtimeNs, i.blk = int64(le.Uint64(p[32:])), le.Uint32(p[40:]), le.Uint32(p[44:])
+		links = le.Uint32(p[44:])
 	}
+	shared := mode&modeType == modeReg && links > 1
+	if shared {
+		if n, ok := l.links[nid]; ok {
+			return n, nil
+		}
+	}
+	i, n := l.t.inodes.next()
+	i.nid, i.mode, i.blk = nid, mode, links
+	if err := l.fillInode(i, p, pos); err != nil {
+		l.t.inodes.drop()
+		return 0, err
+	}
+	if shared {
+		l.links[nid] = n
+	}
+	return n, nil
+}
+
+// fillInode reads the rest of an inode of which p holds the fixed part.
+func (l *loader) fillInode(i *inode, p []byte, pos int64) error {
+	if err := l.spend(compactSize, pos); err != nil {
+		return err
+	}
+	if len(p) == compactSize {
+		i.size, i.uid, i.gid, i.ino = int64(le.Uint32(p[8:])), uint32(le.Uint16(p[24:])), uint32(le.Uint16(p[26:])), le.Uint32(p[20:])
+	} else {
+		i.size, i.uid, i.gid = int64(le.Uint64(p[8:])), le.Uint32(p[24:]), le.Uint32(p[28:])
+		i.mtime, i.mtimeNs = int64(le.Uint64(p[32:])), le.Uint32(p[40:])
+	}
+	format := le.Uint16(p)
 	i.layout = uint8(format >> 1 & 7)
-	u := le.Uint32(p[16:])
 	if format>>4 != 0 {
-		return 0, badBoot(pos, "i_format", hex(format), "no bits above 3")
+		return badBoot(pos, "i_format", hex(format), "no bits above 3")
 	}
 	if i.size < 0 {
-		return 0, badBoot(pos+8, "i_size", dec(i.size), "at most 2^63-1")
+		return badBoot(pos+8, "i_size", dec(i.size), "at most 2^63-1")
 	}
 	if i.mtimeNs > 999999999 {
 		if err := l.rule(badBoot(pos+40, "i_mtime_nsec", udec(i.mtimeNs), "at most 999999999")); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	ibody, err := l.readXattrs(&i, le.Uint16(p[2:]), pos+size)
+	end := pos + int64(len(p))
+	ibody, err := l.readXattrs(i, le.Uint16(p[2:]), end)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if err := l.readData(&i, u, pos, pos+size+ibody); err != nil {
-		return 0, err
-	}
-	return l.t.inodes.add(i), nil
+	return l.readData(i, le.Uint32(p[16:]), pos, end+ibody)
 }
 
 // readXattrs reads count words of attributes at pos and returns the bytes they take.
@@ -212,7 +233,7 @@ func (l *loader) readDir(n int32) error {
 	if i.layout == layoutInline {
 		full -= full % blockSize
 	}
-	d := dirReader{l: l, n: n}
+	d := dirReader{l: l, n: n, dir: i}
 	p, err := l.bytes(int64(u)*blockSize, full, "directory blocks")
 	if full == 0 {
 		p, err = nil, nil
@@ -253,12 +274,8 @@ func (l *loader) readDir(n int32) error {
 // finish compares what the tree is with what the bootstrap claims, and resolves the prefetch table.
 func (l *loader) finish() error {
 	t := l.t
-	nids := make([]uint32, 0, len(t.order))
-	for k := -1; k < len(t.order); k++ {
-		n := root
-		if k >= 0 {
-			n = t.order[k]
-		}
+	var nids []uint32
+	for n := root; n < t.nodes.n; n++ {
 		i := t.inodeOf(n)
 		// Older builders give the names of a hard-linked symlink or device an inode each, with the count of the source.
 		if i.blk != i.nlink && (i.isDir() || i.isReg() || i.blk == 0) {
@@ -276,8 +293,8 @@ func (l *loader) finish() error {
 			l.note(badBoot(l.at(nids[k]), "inode", "reached twice", "one name, or a regular file with more links"))
 		}
 	}
-	if l.inos != uint64(len(t.order)+1) {
-		l.note(badBoot(sbOff+16, "inos", udec(l.inos), dec(len(t.order)+1)))
+	if l.inos != uint64(t.nodes.n) {
+		l.note(badBoot(sbOff+16, "inos", udec(l.inos), dec(t.nodes.n)))
 	}
 	var blocks uint64
 	for k := range t.blobs {

@@ -10,6 +10,7 @@ import (
 type dirReader struct {
 	l    *loader
 	n    int32
+	dir  *inode // of n
 	prev []byte
 	dots int
 }
@@ -46,7 +47,7 @@ func (d *dirReader) block(p []byte, off int64, last bool) error {
 
 func (d *dirReader) entry(p, name []byte, off int64) error {
 	l, t := d.l, d.l.t
-	if len(name) == 0 || len(name) > MaxName || bytes.IndexByte(name, 0) >= 0 || bytes.IndexByte(name, '/') >= 0 {
+	if !nameOK(name) {
 		return badBoot(off, "name", quote(string(name[:min(len(name), 300)])), "1 … 255 bytes without NUL and slash")
 	}
 	if d.prev != nil && bytes.Compare(d.prev, name) >= 0 {
@@ -82,22 +83,32 @@ func (d *dirReader) entry(p, name []byte, off int64) error {
 	if err != nil {
 		return badEntryIn(err, off)
 	}
+	i.nlink++
+	d.dir.count++
+	if i.isDir() {
+		i.nlink = 2
+		d.dir.nlink++
+	}
 	l.named(n)
 	return nil
+}
+
+// nameOK reports whether a name can be one. Names are short: two calls of IndexByte take longer.
+func nameOK(name []byte) bool {
+	for _, c := range name {
+		if c == 0 || c == '/' {
+			return false
+		}
+	}
+	return len(name) > 0 && len(name) <= MaxName
 }
 
 func badEntryIn(err error, off int64) error {
 	return fail(abi.ClassOf(err), formatBoot, off, err.Error(), "", "")
 }
 
-// child returns the inode for a directory entry: the one that is there for another name of a file, else a new one.
+// child returns the inode for a directory entry.
 func (l *loader) child(nid uint32, off int64) (int32, error) {
-	shared := l.shared(nid)
-	if shared {
-		if ino, ok := l.links[nid]; ok {
-			return ino, nil
-		}
-	}
 	ino, err := l.readInode(nid)
 	if err != nil {
 		return 0, err
@@ -107,21 +118,6 @@ func (l *loader) child(nid uint32, off int64) (int32, error) {
 			return 0, badBoot(off, "directory", "reached twice (nid "+udec(nid)+")", "one parent")
 		}
 		l.dirs[nid] = true
-	} else if shared {
-		l.links[nid] = ino
 	}
 	return ino, nil
-}
-
-// shared reports whether an inode is a regular file that claims several links.
-func (l *loader) shared(nid uint32) bool {
-	p, err := l.bytes(l.at(nid), compactSize, "")
-	if err != nil || uint32(le.Uint16(p[4:]))&modeType != modeReg {
-		return false
-	}
-	if le.Uint16(p)&1 == 0 {
-		return le.Uint16(p[6:]) > 1
-	}
-	p, err = l.bytes(l.at(nid), inodeSize, "")
-	return err == nil && le.Uint32(p[44:]) > 1
 }

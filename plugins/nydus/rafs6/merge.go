@@ -2,7 +2,6 @@ package rafs6
 
 import (
 	"bytes"
-	"math/bits"
 	"unicode/utf8"
 
 	"github.com/convhost/convhost/abi"
@@ -55,29 +54,47 @@ func (m *Merger) Add(layer *Tree, blobID string) error {
 	return nil
 }
 
-// Take is Add for a layer that nobody needs any more: the tree of the lowest becomes the image's, without a copy.
-func (m *Merger) Take(layer *Tree, blobID string) error {
-	if m.t != nil || len(layer.blobs) > 1 || !textOK([]byte(blobID)) || len(blobID) > 64 {
-		return m.Add(layer, blobID)
+// AddBootstrap is Add for a layer's bootstrap. state is the layer's (see [Tree.State]), or empty. Of the lowest layer no copy is
+// made: its tree becomes the image's.
+//
+// Errors are those of Open, ApplyState and Add.
+func (m *Merger) AddBootstrap(boot, state []byte, blobID string) error {
+	l := &loader{data: boot, strict: true}
+	if err := l.load(); err != nil {
+		return err
 	}
+	if len(state) > 0 {
+		if err := l.t.ApplyState(state); err != nil {
+			return err
+		}
+	}
+	if m.t == nil && len(l.t.blobs) <= 1 && textOK([]byte(blobID)) && len(blobID) <= 64 {
+		m.take(l.t, blobID)
+		return nil
+	}
+	l.t.seal()
+	return m.Add(l.t, blobID)
+}
+
+// take makes a loaded tree the image's.
+func (m *Merger) take(layer *Tree, blobID string) {
 	for k := range layer.blobs {
 		layer.blobs[k].ID = blobID
 		layer.blobs[k].Features &^= FeatInlinedMeta
 	}
-	layer.nodes.at(root).flags = nodeImplied // as in a new tree
-	layer.index, layer.used = make([]uint64, 1<<bits.Len(uint(2*len(layer.order)))), 0
-	for _, n := range layer.order {
-		v, name := layer.nodes.at(n), layer.name(n)
-		if _, _, ok := whiteout(name); ok && m.o.Correct {
-			v.flags |= nodeDead
-			continue
-		}
+	r := layer.nodes.at(root)
+	r.flags = r.flags&nodeBare | nodeImplied // as in a new tree
+	for n := int32(1); n < layer.nodes.n; n++ {
+		v := layer.nodes.at(n)
 		v.flags &^= nodeFresh
-		layer.link(layer.hash(v.parent, name), n)
+		if m.o.Correct {
+			if _, _, ok := whiteout(layer.text.get(v.name, int(v.nlen))); ok {
+				v.flags |= nodeDead
+			}
+		}
 	}
 	m.t, m.last = layer, layer.flags
 	m.n++
-	return nil
 }
 
 // Finish returns the merged image. Its blob table holds the blobs that are still in use, in the order of their first use
@@ -147,6 +164,9 @@ func (c *layerCopy) run(blobID string) error {
 		ino, err := c.copyInode(c.src.nodes.at(root).inode)
 		if err != nil {
 			return err
+		}
+		if r := c.t.nodes.at(root); r.flags&nodeBare != 0 {
+			c.t.adopt(root) // the old inode knows what is below it
 		}
 		c.t.nodes.at(root).inode = ino
 	}

@@ -32,11 +32,7 @@ func TestMergeVectors(t *testing.T) {
 			m := NewMerger(MergeOptions{Prefetch: c.prefetch})
 			for _, l := range c.layers {
 				data, id := boot(t, "zstd-blake3-"+l)
-				tree, err := Open(data)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := m.Add(tree, id); err != nil {
+				if err := m.AddBootstrap(data, nil, id); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -133,7 +133,12 @@ func TestAgainstFlattener(t *testing.T) {
 			if tree, err = build(plainOptions, l, stored); err != nil {
 				break
 			}
-			if err = m.Add(reread(t, tree), string(rune('a'+k))); err != nil {
+			reread(t, tree)
+			boot, bootErr := tree.Bootstrap()
+			if bootErr != nil {
+				t.Fatal(bootErr)
+			}
+			if err = m.AddBootstrap(boot, tree.State([32]byte{}), string(rune('a'+k))); err != nil {
 				break
 			}
 		}

@@ -86,9 +86,6 @@ func (t *Tree) ApplyState(p []byte) error {
 		}
 		prev = prev[:same] + string(p[n:n+int(more)])
 		p = p[n+int(more):]
-		if len(t.index) == 0 {
-			t.reindex() // most layers have an empty state and need no index
-		}
 		d := t.exact(prev)
 		if d < 0 || !t.inodeOf(d).isDir() {
 			return bad("naming " + quote(prev))

@@ -24,6 +24,8 @@ type Tree struct {
 	index []uint64 // open addressing over (parent, name), see index.go
 	used  int      // slots of index that are not empty
 
+	sorted int32 // nodes before this one were added in the order of their names in each directory
+
 	order []int32 // after seal: every name but the root in the order of the walk (2.4)
 	dirs  []int32 // after seal: directories, each before those below it; their children lie in order in this order
 
@@ -78,6 +80,7 @@ const (
 	nodeDead    = 1 // replaced or removed; whatever is below it is gone, too
 	nodeImplied = 2 // a directory that the layer uses but does not list
 	nodeFresh   = 4 // a directory that replaced something else in its layer, and with it all lower content
+	nodeBare    = 8 // a directory whose names the index does not hold yet, see adopt
 )
 
 type inode struct {
@@ -151,14 +154,6 @@ func (t *Tree) chunk(n uint32) Chunk {
 // seal fixes the order of the walk and what follows from it: children, link counts, inode numbers. Names that are
 // not reachable any more drop out. It is called again after each change.
 func (t *Tree) seal() {
-	byName := func(a, b int32) int { return bytes.Compare(t.name(a), t.name(b)) }
-	t.sealBy(func(kids []int32) { slices.SortFunc(kids, byName) })
-}
-
-// sealSorted is seal for a tree in which the names of each directory were added in order.
-func (t *Tree) sealSorted() { t.sealBy(func([]int32) {}) }
-
-func (t *Tree) sealBy(sort func(kids []int32)) {
 	n := t.nodes.n
 	start := make([]uint32, n+1)
 	for i := int32(1); i < n; i++ {
@@ -184,13 +179,35 @@ func (t *Tree) sealBy(sort func(kids []int32)) {
 	}
 	t.order, t.dirs = make([]int32, 0, len(kids)), t.dirs[:0]
 	t.inodes.at(t.nodes.at(root).inode).ino = 1
+	var spare []int32
 	for stack := []int32{root}; len(stack) > 0; {
 		d := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		ks := kids[start[d]:start[d+1]]
-		sort(ks)
+		spare = t.sortNames(ks, spare)
 		stack = t.sealDir(d, ks, stack)
 	}
+}
+
+// sortNames sorts the names of one directory, which are in the order in which they were added. spare is for its own use.
+func (t *Tree) sortNames(ks, spare []int32) []int32 {
+	if len(ks) == 0 || ks[len(ks)-1] < t.sorted {
+		return spare
+	}
+	byName := func(a, b int32) int { return bytes.Compare(t.name(a), t.name(b)) }
+	cut, _ := slices.BinarySearch(ks, t.sorted)
+	slices.SortFunc(ks[cut:], byName)
+	spare = append(spare[:0], ks[cut:]...)
+	for k, old, added := len(ks)-1, cut-1, len(spare)-1; added >= 0; k-- {
+		if old >= 0 && byName(ks[old], spare[added]) > 0 {
+			ks[k] = ks[old]
+			old--
+		} else {
+			ks[k] = spare[added]
+			added--
+		}
+	}
+	return spare
 }
 
 // sealDir numbers the children of one directory and pushes its directories so that the first comes off first.
