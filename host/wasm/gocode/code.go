@@ -26,6 +26,7 @@ const (
 	opGlobalSet    = 0x24
 	opI32Load      = 0x28 // the first load
 	opI32Load8U    = 0x2d
+	opI64Load      = 0x29
 	opI64Load32U   = 0x35 // the last
 	opI32Store     = 0x36 // the first store
 	opI64Store     = 0x37
@@ -39,10 +40,12 @@ const (
 	opI64Eqz       = 0x50
 	opI64Eq        = 0x51 // comparisons of i64
 	opI64Ne        = 0x52
+	opI64GtU       = 0x56
 	opI64GeU       = 0x5a
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI64Add       = 0x7c
+	opI64Sub       = 0x7d
 	opI64ShrU      = 0x88
 	opI32WrapI64   = 0xa7
 	opI64ExtendU   = 0xad

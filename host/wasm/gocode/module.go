@@ -22,6 +22,7 @@ type Module struct {
 	unwinds map[uint32]bool // functions that always return 1
 	budget  int             // what may still be done
 	f       function
+	r       reuse
 }
 
 // seen is what decides whether a function can return 0.
@@ -105,6 +106,7 @@ func (m *Module) Straighten(dst, src []byte, ops []Op, local uint32) ([]byte, bo
 		return dst, false
 	}
 	f.out = dst
+	f.stackUses()
 	f.write()
 	return f.out, true
 }

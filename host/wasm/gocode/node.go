@@ -12,7 +12,7 @@ type visit struct {
 // node writes the instructions of one node.
 func (f *function) node(v int) {
 	w := &visit{node: f.nodes[v], v: v, copied: f.nodes[v].first}
-	w.stackUse = f.stackUse(&w.node)
+	w.stackUse = f.uses[v]
 	for i := w.first; i < w.last; i = max(i+1, w.copied) {
 		if w.checkAt(i) {
 			f.copyTo(w, i, 0)

@@ -36,6 +36,7 @@ type function struct {
 	loop   bool     // there was a loop
 	local  uint32   // a local of type i64 that nobody else uses
 	nodes  []node
+	uses   []stackUse // of the nodes
 	graph
 	writer
 }

@@ -1,5 +1,7 @@
 package gocode
 
+import "slices"
+
 // A call pushes its return address below the stack pointer. That would be a new address, which a compiler has to hold against
 // the size of the memory again. Therefore local 1 does not hold the stack pointer, but what is below it.
 const below = 8
@@ -14,11 +16,17 @@ type place struct {
 	offset uint32
 }
 
+// extent is how far from local 1 instructions use the stack.
+type extent struct {
+	place
+	steps int // accesses each of which is further than those before
+}
+
 // stackUse is how a node uses the stack.
 type stackUse struct {
-	shift  uint32  // from local 1 to the stack pointer: below, or 0 from where a call pushes until it is back
-	folds  []place // stores whose addresses were simplified, the innermost last
-	checks []place // where to ask once whether everything up to a distance is within the memory
+	shift  uint32   // from local 1 to the stack pointer: below, or 0 from where a call pushes until it is back
+	folds  []place  // stores whose addresses were simplified, the innermost last
+	checks []extent // where to ask once whether everything up to a distance is within the memory
 }
 
 // checkAt reports whether there is a check before i.
@@ -69,6 +77,11 @@ func (f *function) stackPointer(w *visit, i int) {
 		f.access(i+1, w.shift)
 	default:
 		offset, skip := f.address(i, w.last)
+		if offset < maxFold && f.loads(i+1+skip) {
+			f.copyTo(w, i+1, skip+1)
+			f.access(i+1+skip, offset+w.shift)
+			return
+		}
 		f.copyTo(w, i+1, skip)
 		if at := f.store(i+1+skip, w.last); at > 0 && offset < maxFold {
 			w.folds = append(w.folds, place{at, offset + w.shift})
@@ -148,13 +161,62 @@ func (f *function) isReturn(i, last int) int {
 	return 0
 }
 
-// stackUse finds from where on the same stack pointer is used at ever greater distances.
+// stackUses finds how the nodes use the stack. From where the function has its frame all ask for as much as any of them uses,
+// since what has been asked needs no answer again. Elsewhere to ask must be worth it.
+func (f *function) stackUses() {
+	f.uses = f.uses[:0]
+	framed, most := f.framed(), uint32(0)
+	inFrame := func(k int, e extent) bool { return k < f.blocks && framed > 0 && e.at >= framed }
+	for k := range f.nodes {
+		u := f.stackUse(&f.nodes[k])
+		f.uses = append(f.uses, u)
+		for _, e := range u.checks {
+			if inFrame(k, e) {
+				most = max(most, e.offset)
+			}
+		}
+	}
+	for k := range f.uses {
+		u := &f.uses[k]
+		u.checks = slices.DeleteFunc(u.checks, func(e extent) bool { return !inFrame(k, e) && e.steps < 3 })
+		for j := range u.checks {
+			if inFrame(k, u.checks[j]) {
+				u.checks[j].offset = most
+			}
+		}
+	}
+}
+
+// framed returns the instruction, in the first basic block, from which on local 1 is always the same distance below the function's
+// arguments; 0 if there is none.
+func (f *function) framed() int {
+	framed := f.nodes[0].first
+	for i := framed; i < f.tail; i++ {
+		switch {
+		case (f.is(i, opLocalSet, spLocal) || f.is(i, opLocalTee, spLocal)) && !f.is(i-1, opGlobalGet, spGlobal):
+			return 0
+		case !f.isFrame(i, f.tail):
+		case f.isPush(i, f.tail):
+			i += 4
+		case f.isReturn(i, f.tail) > 0:
+			i += f.isReturn(i, f.tail) - 1
+		case framed > f.nodes[0].first || i >= f.nodes[0].last || len(f.nodes[0].jumps) > 0 && f.nodes[0].jumps[0].at < i:
+			return 0
+		default:
+			i += 4
+			framed = i + 1
+		}
+	}
+	return framed
+}
+
+// stackUse finds where the stack pointer changes, and how far from it the stack is used.
 func (f *function) stackUse(n *node) stackUse {
 	u := stackUse{shift: below}
 	shift, from, greater, most := uint32(below), n.first, 0, uint32(0)
 	end := func(next int) {
-		if greater > 2 {
-			u.checks = append(u.checks, place{from, most})
+		if greater > 0 {
+			u.checks = append(u.checks, extent{place{from, most}, greater})
 		}
 		from, greater, most = next, 0, 0
 	}
@@ -181,8 +243,14 @@ func (f *function) stackUse(n *node) stackUse {
 			access(i+1, shift)
 		default:
 			offset, skip := f.address(i, n.last)
-			if at := f.store(i+1+skip, n.last); at > 0 && offset < maxFold {
+			switch at := i + 1 + skip; {
+			case offset >= maxFold:
+			case f.loads(at):
 				access(at, offset+shift)
+			default:
+				if at = f.store(at, n.last); at > 0 {
+					access(at, offset+shift)
+				}
 			}
 		}
 	}

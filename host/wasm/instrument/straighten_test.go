@@ -41,9 +41,10 @@ type goFunction struct {
 }
 
 const (
-	frame  = 64 // where the stack pointer stands
-	calls  = 0  // function indexes: switches away sometimes
-	panics = 1  // always returns 1
+	frame   = 64 // where the stack pointer stands
+	pointer = 64 // distance of a pointer in the frame, which is 0 or leads behind it
+	calls   = 0  // function indexes: switches away sometimes
+	panics  = 1  // always returns 1
 )
 
 func (g *goFunction) op(code ...byte) { g.out = append(g.out, code...) }
@@ -106,9 +107,9 @@ func (g *goFunction) block(k int, loop bool) {
 	g.op(opI32Const, 0, 0x29, 3, 8, 0x50, opIf, emptyBlock, opI32Const, 0, opReturn, opEnd)
 	g.op(opI32Const, 0, opI32Const, 0, 0x29, 3, 8, opI64Const, 0x7f, 0x7c, 0x37, 3, 8)
 	for range c.n(6) {
-		switch c.n(7) {
+		switch c.n(15) {
 		case 0: // x = frame[n]
-			g.op(opLocalGet, 1, 0x29, 3, byte(8*c.n(6)), opLocalSet, 2)
+			g.op(opLocalGet, 1, 0x29, 3, byte(8*c.n(4)), opLocalSet, 2)
 		case 1: // frame[n] = x + k, by an address
 			g.address(8 * c.n(6))
 			g.op(opLocalGet, 2)
@@ -123,7 +124,7 @@ func (g *goFunction) block(k int, loop bool) {
 			g.op(0xad, opLocalGet, 2, 0x7c, opLocalSet, 2)
 		case 4:
 			g.condition()
-			g.jump(c.n(len(g.table)), loop, true)
+			g.jump(g.target(k), loop, true)
 		case 5: // a body that never ends
 			g.condition()
 			g.op(opIf, emptyBlock)
@@ -136,11 +137,56 @@ func (g *goFunction) block(k int, loop bool) {
 			g.depth++
 			g.condition()
 			g.op(opBrIf, 0, 0x01)
-			g.op(opLocalGet, 2, opI64Const, 5, 0x7c, opLocalSet, 2)
+			switch c.n(5) {
+			case 0:
+				g.op(opLocalGet, 2, opI64Const, 5, 0x7c, opLocalSet, 2)
+			case 1:
+				g.op(opLocalGet, 2, opLocalSet, 3)
+			case 2:
+				g.op(opLocalGet, 1, 0x29, 3, pointer, opLocalSet, 3)
+			case 3:
+				g.op(opLocalGet, 1, 0x29, 3, pointer, 0xa7, 0x29, 3, 0, opLocalSet, 2)
+			case 4:
+				g.op(opLocalGet, 2, opLocalGet, 1, 0x29, 3, byte(8*c.n(4)), 0x7c, opLocalSet, 2)
+			}
 			g.condition()
-			g.jump(c.n(len(g.table)), loop, true)
+			g.jump(g.target(k), loop, true)
 			g.depth--
 			g.op(opEnd)
+		case 7: // x += frame[n]
+			g.op(opLocalGet, 2, opLocalGet, 1, 0x29, 3, byte(8*c.n(4)), 0x7c, opLocalSet, 2)
+		case 8: // the pointer in the frame, to somewhere behind it
+			g.op(opLocalGet, 1, opLocalGet, 2)
+			g.constant(opI64Const, 0x70)
+			g.op(0x83)
+			g.constant(opI64Const, 0x88)
+			g.op(0x84, 0x37, 3, pointer)
+		case 9: // x = *pointer
+			g.op(opLocalGet, 1, 0x29, 3, pointer, 0xa7, 0x29, 3, 0, opLocalSet, 2)
+		case 10: // *pointer = x, and frame[n] = x
+			g.op(opLocalGet, 1, 0x29, 3, pointer, 0xa7, opLocalGet, 2, 0x37, 3, 0)
+			g.op(opLocalGet, 1, opLocalGet, 2, 0x37, 3, byte(8*c.n(4)))
+		case 11: // p = &frame[n], *p = k, x = frame[n]
+			n := 8 * c.n(6)
+			g.address(n)
+			g.op(0xad, opLocalSet, 2, opLocalGet, 2, 0xa7, opI64Const, byte(k), 0x37, 3, 0)
+			g.op(opLocalGet, 1, 0x29, 3, byte(n), opLocalSet, 2)
+		case 12: // a variable of the package
+			g.constant(opI64Const, 200)
+			g.op(0xa7, 0x29, 3, 0, opLocalGet, 2, 0x7c, opLocalSet, 2)
+			g.constant(opI64Const, 192)
+			g.op(0xa7, opLocalGet, 2, 0x37, 3, 8)
+		case 14: // y = x, frame[n] = x, or the other way round
+			from, to := byte(2), byte(3)
+			if c.n(2) > 0 {
+				from, to = to, from
+			}
+			g.op(opLocalGet, from, opLocalSet, to, opLocalGet, 1, opLocalGet, from, 0x37, 3, byte(8*c.n(4)))
+		case 13: // x = the low half of frame[n], perhaps after the upper half has changed
+			n := byte(8 * c.n(6))
+			g.condition()
+			g.op(opIf, emptyBlock, opLocalGet, 1, opLocalGet, 2, 0x3e, 2, n+byte(4*c.n(2)), opEnd)
+			g.op(opLocalGet, 1, 0x35, 2, n, opLocalGet, 1, 0x29, 3, n, 0x7c, opLocalSet, 2)
 		}
 	}
 	switch c.n(5) {
@@ -149,10 +195,21 @@ func (g *goFunction) block(k int, loop bool) {
 			g.call(calls, g.first[k+1], loop)
 		}
 	case 2:
-		g.jump(c.n(len(g.table)), loop, false)
+		g.jump(g.target(k), loop, false)
 	case 3:
 		g.op(opI32Const, 0, opReturn)
 	}
+}
+
+// target is a position that basic block k may jump to: often a loop.
+func (g *goFunction) target(k int) int {
+	switch g.c.n(4) {
+	case 0:
+		return g.first[k]
+	case 1:
+		return g.first[max(k-1, 0)]
+	}
+	return g.c.n(len(g.table))
 }
 
 // address pushes the address of what is n bytes above the stack pointer as Go does.
@@ -213,8 +270,8 @@ func (g *goFunction) call(fn byte, pc int, loop bool) {
 // goModuleOf has the function as export f, and what it calls.
 func goModuleOf(body []byte) []byte {
 	goCode := func(code string) string { return fnBody("\x01\x01\x7f" + code) }
-	// notes where to come back, takes the return address off the stack, and returns a bit of the sum
-	switching := goCode("\x41\x10\x23\x00\x29\x03\x00\x37\x03\x00" + "\x23\x00\x41\x08\x6a\x24\x00" + "\x41\x00\x29\x03\x00\x42\x05\x88\x42\x01\x83\xa7")
+	// notes where to come back, takes the return address off the stack, changes the caller's frame, and returns a bit of the sum
+	switching := goCode("\x41\x10\x23\x00\x29\x03\x00\x37\x03\x00" + "\x23\x00\x41\x08\x6a\x24\x00" + "\x23\x00\x41\x00\x29\x03\x00\x37\x03\x08" + "\x41\x00\x29\x03\x00\x42\x05\x88\x42\x01\x83\xa7")
 	return []byte(magic +
 		sec(secType, "\x01", "\x60\x01\x7f\x01\x7f") +
 		sec(secFunction, "\x03\x00\x00\x00") +
@@ -223,7 +280,7 @@ func goModuleOf(body []byte) []byte {
 		sec(secExport, "\x02\x01f\x00\x02\x06memory\x02\x00") +
 		sec(secCode, "\x03", switching,
 			goCode("\x41\x10\x42\x7f\x37\x03\x00"+"\x41\x01"), // -1: never
-			string(appendU32(nil, uint32(len(body)+5)))+"\x02\x01\x7f\x01\x7e"+string(body)) +
+			string(appendU32(nil, uint32(len(body)+5)))+"\x02\x01\x7f\x02\x7e"+string(body)) +
 		madeByGo)
 }
 
@@ -278,18 +335,22 @@ func checkStraight(t *testing.T, ctx context.Context, decisions []byte) bool {
 	return err == nil && !bytes.Equal(plain, out)
 }
 
+func decisions(r *rand.Rand) []byte {
+	b := make([]byte, 20+r.IntN(400))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
 // TestStraighten compares functions in Go's shape before and after: with loops, also of several entries and across calls,
-// switches at any call, bodies that never end, and frames.
+// switches at any call, bodies that never end, frames, and pointers from and into them.
 func TestStraighten(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	changed := 0
-	const all = 3000
+	const all = 10000
 	for range all {
-		b := make([]byte, 20+r.IntN(400))
-		for i := range b {
-			b[i] = byte(r.Uint32())
-		}
-		if checkStraight(t, t.Context(), b) {
+		if checkStraight(t, t.Context(), decisions(r)) {
 			changed++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/convhost/convhost/abi"
 )
@@ -197,15 +198,16 @@ func (b *Blob) append(dst []byte, index int, chunkSize uint32) []byte {
 
 // appendChunkRecord encodes a chunk table entry (5.4).
 func appendChunkRecord(dst []byte, c *chunk) []byte {
-	dst = append(dst, c.digest[:]...)
-	for _, x := range [...]uint32{uint32(c.blob), c.flags, c.stored, c.raw} {
-		dst = le.AppendUint32(dst, x)
-	}
-	for _, x := range [...]uint64{c.offset, c.expanded, c.inode} {
-		dst = le.AppendUint64(dst, x)
-	}
-	dst = le.AppendUint32(dst, c.index)
-	return le.AppendUint32(dst, c.crc)
+	dst = slices.Grow(dst, chunkRecSize)
+	v := dst[len(dst) : len(dst)+chunkRecSize]
+	*(*[32]byte)(v) = c.digest
+	le.PutUint64(v[32:], uint64(c.blob)|uint64(c.flags)<<32)
+	le.PutUint64(v[40:], uint64(c.stored)|uint64(c.raw)<<32)
+	le.PutUint64(v[48:], c.offset)
+	le.PutUint64(v[56:], c.expanded)
+	le.PutUint64(v[64:], c.inode)
+	le.PutUint64(v[72:], uint64(c.index)|uint64(c.crc)<<32)
+	return dst[:len(dst)+chunkRecSize]
 }
 
 // emitInodes writes inodes, inline tails and the data of directories and symlinks in the order of their offsets.
@@ -237,28 +239,28 @@ func (t *Tree) emitInodes(e *emitter, p *plan) {
 }
 
 func (t *Tree) emitInode(e *emitter, p *plan, i *inode) {
-	var v [inodeSize]byte
-	le.PutUint16(v[0:], 1|uint16(i.layout)<<1)
+	xattrs := uint64(0)
 	if i.xattrLen > 0 {
-		le.PutUint16(v[2:], uint16(i.xattrLen/4+1))
+		xattrs = uint64(i.xattrLen/4 + 1)
 	}
-	le.PutUint16(v[4:], uint16(i.mode))
-	le.PutUint64(v[8:], uint64(i.size))
+	u := i.rdev
 	switch i.mode & modeType {
 	case modeReg:
-		le.PutUint32(v[16:], t.chunkFormat(i))
+		u = t.chunkFormat(i)
 	case modeDir, modeLink:
-		le.PutUint32(v[16:], i.blk+uint32(p.meta/blockSize))
-	default:
-		le.PutUint32(v[16:], i.rdev)
+		u = i.blk + uint32(p.meta/blockSize)
 	}
-	le.PutUint32(v[20:], i.ino)
-	le.PutUint32(v[24:], i.uid)
-	le.PutUint32(v[28:], i.gid)
+	e.buf = slices.Grow(e.buf, inodeSize)
+	v := e.buf[len(e.buf) : len(e.buf)+inodeSize]
+	le.PutUint64(v[0:], 1|uint64(i.layout)<<1|xattrs<<16|uint64(uint16(i.mode))<<32)
+	le.PutUint64(v[8:], uint64(i.size))
+	le.PutUint64(v[16:], uint64(u)|uint64(i.ino)<<32)
+	le.PutUint64(v[24:], uint64(i.uid)|uint64(i.gid)<<32)
 	le.PutUint64(v[32:], uint64(i.mtime))
-	le.PutUint32(v[40:], i.mtimeNs)
-	le.PutUint32(v[44:], i.nlink)
-	e.buf = append(e.buf, v[:]...)
+	le.PutUint64(v[40:], uint64(i.mtimeNs)|uint64(i.nlink)<<32)
+	le.PutUint64(v[48:], 0)
+	le.PutUint64(v[56:], 0)
+	e.buf = e.buf[:len(e.buf)+inodeSize]
 	if i.xattrLen > 0 {
 		e.buf = append(e.buf, zeros[:xattrHeader]...)
 		e.write(t.text.get(i.xattr, int(i.xattrLen)))

@@ -87,7 +87,7 @@ func (t *Tree) rehash() {
 		}
 	}
 	size := 64
-	for size < 2*(live+1) {
+	for size < 4*(live+1) {
 		size *= 2
 	}
 	old, mask := t.index, uint32(size-1)

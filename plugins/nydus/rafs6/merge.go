@@ -119,17 +119,25 @@ func (m *Merger) Finish() (*Tree, error) {
 func (t *Tree) orderBlobs() {
 	to := make([]int32, len(t.blobs))
 	var blobs []Blob
+	moved := false
 	for _, n := range t.order {
 		i := t.inodeOf(n)
 		if !i.isReg() {
 			continue
 		}
+		if len(blobs) == len(t.blobs) {
+			break // there are no more
+		}
 		for k := range i.count {
 			if b := t.chunks.at(int32(*t.refs.at(int32(i.data + k)))).blob; to[b] == 0 {
 				blobs = append(blobs, t.blobs[b])
 				to[b] = int32(len(blobs))
+				moved = moved || int(b)+1 != len(blobs)
 			}
 		}
+	}
+	if !moved && len(blobs) == len(t.blobs) {
+		return
 	}
 	for k := int32(0); k < t.chunks.n; k++ {
 		if c := t.chunks.at(k); to[c.blob] > 0 {
