@@ -1,8 +1,10 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -120,8 +122,13 @@ func (c *conversion) layers(ctx context.Context, n *graph.Node, infos []abi.Laye
 		}
 		return out, nil
 	}
+	order := make([]int, len(nodes)) // largest first: what is begun last is waited for alone
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(nodes[b].Desc.Size, nodes[a].Desc.Size) })
 	g, gctx := errgroup.WithContext(ctx)
-	for i := range nodes {
+	for _, i := range order {
 		g.Go(func() error { return one(gctx, i, nil) })
 	}
 	return out, g.Wait()
