@@ -52,7 +52,13 @@ func ours(work, layer, compressor string) ([]*subject, func(), error) {
 			if err != nil {
 				return 0, err
 			}
-			return res[0].Manifests[0].Layers[0].Converted.Size, nil
+			var blobs int64
+			for _, l := range res[0].Manifests[0].Layers {
+				if l.Source != nil {
+					blobs += l.Converted.Size
+				}
+			}
+			return blobs, nil
 		}})
 	}
 	return out, func() { h.Close() }, nil
