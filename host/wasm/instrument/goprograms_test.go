@@ -127,6 +127,9 @@ func TestStandardLibrary(t *testing.T) {
 				if m, err := Read(wasm, DefaultLimits()); err != nil || m.goVersion != version {
 					t.Fatalf("module of Go %q, %v", m.goVersion, err)
 				}
+				if n := len(hastened(t, wasm)); n != 2 {
+					t.Errorf("%d functions of the library are known, want 2", n)
+				}
 				dir := filepath.Join(strings.TrimSpace(string(root)), "src", filepath.FromSlash(p))
 				out := runProgram(t, wasm, filepath.ToSlash(dir), "-test.short")
 				if !strings.HasSuffix(strings.TrimSpace(out), "PASS") {
