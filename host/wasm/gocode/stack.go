@@ -200,7 +200,7 @@ func (f *function) framed() int {
 			i += 4
 		case f.isReturn(i, f.tail) > 0:
 			i += f.isReturn(i, f.tail) - 1
-		case framed > f.nodes[0].first || i >= f.nodes[0].last || len(f.nodes[0].jumps) > 0 && f.nodes[0].jumps[0].at < i:
+		case framed > f.nodes[0].first, f.op(i+2) != opI32Sub, i >= f.nodes[0].last, len(f.nodes[0].jumps) > 0 && f.nodes[0].jumps[0].at < i:
 			return 0
 		default:
 			i += 4

@@ -4,12 +4,13 @@ import "github.com/convhost/convhost/host/wasm/gocode"
 
 // straightener takes Go's functions through package gocode.
 type straightener struct {
-	m                  *Module
-	s                  scanner // of what comes out
-	code               *gocode.Module
-	ops                []gocode.Op
-	out, scratch, last []byte
-	body               body
+	m    *Module
+	s    scanner // of what comes out
+	code *gocode.Module
+	ops  []gocode.Op
+	body body
+
+	out, scratch, last []byte // bodies
 }
 
 // straightWork bounds what straightening does: steps a byte of code. Go's code takes less than one.
