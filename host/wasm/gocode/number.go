@@ -172,6 +172,11 @@ func (r *reuse) set(i int, o operand) {
 	switch {
 	case n == spLocal:
 		r.slots = r.slots[:0]
+		for k := range r.stack {
+			if r.stack[k].kind == isStack {
+				r.stack[k].kind = isMoved // it is what was in local 1
+			}
+		}
 	case o.kind == isStack || o.kind == isMoved:
 		r.taken = true
 	}

@@ -176,17 +176,17 @@ func (g *goFunction) block(k int, loop bool) {
 			g.op(0xa7, 0x29, 3, 0, opLocalGet, 2, 0x7c, opLocalSet, 2)
 			g.constant(opI64Const, 192)
 			g.op(0xa7, opLocalGet, 2, 0x37, 3, 8)
+		case 13: // x = the low half of frame[n], perhaps after the upper half has changed
+			n := byte(8 * c.n(6))
+			g.condition()
+			g.op(opIf, emptyBlock, opLocalGet, 1, opLocalGet, 2, 0x3e, 2, n+byte(4*c.n(2)), opEnd)
+			g.op(opLocalGet, 1, 0x35, 2, n, opLocalGet, 1, 0x29, 3, n, 0x7c, opLocalSet, 2)
 		case 14: // y = x, frame[n] = x, or the other way round
 			from, to := byte(2), byte(3)
 			if c.n(2) > 0 {
 				from, to = to, from
 			}
 			g.op(opLocalGet, from, opLocalSet, to, opLocalGet, 1, opLocalGet, from, 0x37, 3, byte(8*c.n(4)))
-		case 13: // x = the low half of frame[n], perhaps after the upper half has changed
-			n := byte(8 * c.n(6))
-			g.condition()
-			g.op(opIf, emptyBlock, opLocalGet, 1, opLocalGet, 2, 0x3e, 2, n+byte(4*c.n(2)), opEnd)
-			g.op(opLocalGet, 1, 0x35, 2, n, opLocalGet, 1, 0x29, 3, n, 0x7c, opLocalSet, 2)
 		}
 	}
 	switch c.n(5) {
@@ -335,6 +335,7 @@ func checkStraight(t *testing.T, ctx context.Context, decisions []byte) bool {
 	return err == nil && !bytes.Equal(plain, out)
 }
 
+// decisions makes some for a function.
 func decisions(r *rand.Rand) []byte {
 	b := make([]byte, 20+r.IntN(400))
 	for i := range b {
